@@ -1,0 +1,178 @@
+"""Gaussian mixtures over the latent space: EM with full covariances, and with every object's own uncertainty.
+
+With the posterior covariances given as noise this is extreme deconvolution (Bovy, Hogg & Roweis 2011, AnApS 5,
+1657, eqs. 8-15): what is fitted is the distribution that the noisy latents were drawn from, so that a noisy
+spectrum, whose latent is uncertain, is not called strange for it.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
+from torch import Tensor
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+@dataclass(slots=True)
+class Mixture:
+    """Σ_k weight_k N(mean_k, covariance_k) over L dimensions."""
+
+    weights: Tensor
+    """(K,) float64, sum 1."""
+    means: Tensor
+    """(K, L) float64."""
+    covariances: Tensor
+    """(K, L, L) float64."""
+
+    def log_joint(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """log weight_k + log N(x_i; mean_k, covariance_k + noise_i), (n, K) nats.
+
+        ``x`` is (n, L) float64, ``noise`` (n, L, L) or None for none.
+        """
+        log_weights = self.weights.clamp(min=1e-300).log()
+        n_latent = self.means.shape[1]
+        if noise is None:
+            # (x − m)ᵀ Σ⁻¹ (x − m) for all k as one matrix product with the stacked whitening matrices
+            factor = torch.linalg.cholesky(self.covariances)
+            eye = torch.eye(n_latent, dtype=x.dtype, device=x.device).expand_as(factor)
+            whitener = torch.linalg.solve_triangular(factor, eye, upper=False)
+            stacked = whitener.reshape(-1, n_latent)
+            offset = torch.einsum("kij,kj->ki", whitener, self.means).reshape(-1)
+            white = (x @ stacked.T - offset).reshape(len(x), -1, n_latent)
+            log_det = torch.diagonal(factor, dim1=1, dim2=2).log().sum(1)
+            return log_weights - 0.5 * (white**2).sum(2) - log_det - 0.5 * n_latent * LOG_2PI
+        out = []
+        for k in range(len(self.weights)):
+            factor = torch.linalg.cholesky(self.covariances[k] + noise)
+            white = torch.linalg.solve_triangular(factor, (x - self.means[k]).unsqueeze(2), upper=False)
+            log_det = torch.diagonal(factor, dim1=1, dim2=2).log().sum(1)
+            out.append(log_weights[k] - 0.5 * (white**2).sum((1, 2)) - log_det - 0.5 * n_latent * LOG_2PI)
+        return torch.stack(out, 1)
+
+    def log_prob(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """log density of each row of ``x``, convolved with its noise, (n,) nats."""
+        return torch.logsumexp(self.log_joint(x, noise), 1)
+
+    def responsibilities(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Probability of each component for each row, (n, K)."""
+        return torch.softmax(self.log_joint(x, noise), 1)
+
+
+def fit_mixture(
+    x: Tensor,
+    start: Tensor,
+    noise: Tensor | None = None,
+    *,
+    prior_strength: float = 0.0,
+    reg_covar: float = 1e-6,
+    tol: float = 1e-3,
+    max_iter: int = 100,
+) -> Mixture:
+    """Fit a mixture by EM from starting responsibilities.
+
+    Args:
+        x: (n, L) float64 points.
+        start: (n, K) responsibilities of the first M step.
+        noise: (n, L, L) covariance of each point's own uncertainty, or None.
+        prior_strength: pseudo-count of an inverse-Wishart prior at the points' overall scatter. A component of few
+            points then cannot shrink around them (Fraley & Raftery 2007). 0 is maximum likelihood.
+        reg_covar: added to the diagonal of every covariance.
+        tol: EM stops when the mean log likelihood changes by less; a warning says when it did not.
+
+    With neither noise nor prior this is scikit-learn's ``GaussianMixture`` to rounding.
+
+    Raises:
+        ValueError: fewer points than components, or non-finite points.
+    """
+    n, n_latent = x.shape
+    n_components = start.shape[1]
+    if n < n_components:
+        raise ValueError(f"a mixture of {n_components} components needs at least as many points, got {n}")
+    if not torch.isfinite(x).all():
+        raise ValueError("the points of a mixture must be finite")
+    scatter = torch.cov(x.T, correction=0).reshape(n_latent, n_latent) if prior_strength else None
+    mixture = _m_step(x, start, x.expand(n_components, n, n_latent), None, scatter, prior_strength, reg_covar)
+    last = -math.inf
+    for _ in range(max_iter):
+        joint = mixture.log_joint(x, noise)
+        log_prob = torch.logsumexp(joint, 1, keepdim=True)
+        responsibility = (joint - log_prob).exp()
+        expected, spread = _e_step_moments(mixture, x, noise)
+        mixture = _m_step(x, responsibility, expected, spread, scatter, prior_strength, reg_covar)
+        now = float(log_prob.mean())
+        if abs(now - last) < tol:
+            return mixture
+        last = now
+    warnings.warn(f"the mixture's EM did not converge in {max_iter} iterations", stacklevel=2)
+    return mixture
+
+
+def _e_step_moments(mixture: Mixture, x: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Mean (K, n, L) and covariance (K, n, L, L) of the noise-free point, given each component."""
+    n_components = len(mixture.weights)
+    if noise is None:
+        return x.expand(n_components, *x.shape), None
+    means, spreads = [], []
+    for k in range(n_components):
+        covariance = mixture.covariances[k]
+        gain = torch.linalg.solve(covariance + noise, covariance.expand_as(noise)).transpose(1, 2)
+        means.append(mixture.means[k] + (gain @ (x - mixture.means[k]).unsqueeze(2)).squeeze(2))
+        spreads.append(covariance - gain @ covariance)
+    return torch.stack(means), torch.stack(spreads)
+
+
+def _m_step(
+    x: Tensor, responsibility: Tensor, expected: Tensor, spread: Tensor | None, scatter: Tensor | None,
+    prior_strength: float, reg_covar: float,
+) -> Mixture:  # fmt: skip
+    n, n_latent = x.shape
+    count = responsibility.sum(0) + 10 * torch.finfo(x.dtype).eps
+    means = torch.einsum("nk,knl->kl", responsibility, expected) / count[:, None]
+    covariances = []
+    for k in range(len(count)):
+        centred = expected[k] - means[k]
+        total = (responsibility[:, k, None] * centred).T @ centred
+        if spread is not None:
+            total = total + torch.einsum("n,nij->ij", responsibility[:, k], spread[k])
+        if scatter is not None:
+            total = total + prior_strength * scatter
+        covariances.append(total / (count[k] + (prior_strength if scatter is not None else 0.0)))
+    covariance = torch.stack(covariances) + reg_covar * torch.eye(n_latent, dtype=x.dtype)
+    return Mixture(count / count.sum(), means, covariance)
+
+
+def fit_density(x: Tensor, noise: Tensor, n_components: int, seed: int) -> Mixture:
+    """The density of latents x (n, L) with posterior covariances ``noise`` (n, L, L), both float64."""
+    n_latent = x.shape[1]
+    start = GaussianMixture(
+        n_components, random_state=seed, init_params="k-means++", max_iter=1, reg_covar=1e-3
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one iteration is only a start and never converges
+        first = torch.from_numpy(start.fit(x.numpy()).predict_proba(x.numpy()))
+        return fit_mixture(x, first, noise, prior_strength=2.0 * n_latent, reg_covar=1e-4, max_iter=60, tol=1e-3)
+
+
+def fit_clusters(x: np.ndarray, truncation: int, seed: int) -> Mixture:
+    """Clusters by a truncated Dirichlet-process mixture (Blei & Jordan 2006), through scikit-learn.
+
+    ``x`` is (n, L). Components that end with less than one object's weight are dropped. The truncation is an upper
+    bound and not an estimate: such mixtures use most of what they are given.
+    """
+    n_components = int(np.clip(len(x) // 10, 1, truncation))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # slow convergence in the last digits does not matter to an assignment
+        fitted = BayesianGaussianMixture(
+            n_components=n_components, weight_concentration_prior_type="dirichlet_process",
+            reg_covar=1e-3, random_state=seed, max_iter=300, init_params="k-means++",
+        ).fit(x)  # fmt: skip
+    keep = np.argsort(-fitted.weights_)
+    keep = keep[fitted.weights_[keep] * len(x) >= 1]
+    weights = torch.from_numpy(fitted.weights_[keep] / fitted.weights_[keep].sum())
+    return Mixture(weights, torch.from_numpy(fitted.means_[keep]), torch.from_numpy(fitted.covariances_[keep]))

@@ -1,0 +1,208 @@
+"""Fitting a VAE: the linear part by its exact marginal likelihood, then the network by the ELBO.
+
+The network is kept only when it raises the ELBO of objects held out from training, so that a model of few objects
+is factor analysis and never worse.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.networks import WIDTHS, Decoder, Encoder
+from models.prepared import Prepared
+from models.vae import VAE
+
+Progress = Callable[[str, int, int, float], None]
+"""Called with the stage's name, epochs done, epochs planned and the held-out figure in nats per value."""
+
+MIN_FOR_NETWORK = 500
+"""Training objects below which the network is not tried: its held-out gain could not be measured."""
+LINEAR_EPOCHS = 30
+
+
+class Resume:
+    """A checkpoint file that lets an interrupted training go on; without a path it does nothing."""
+
+    def __init__(self, path: Path | None, fingerprint: str) -> None:
+        self.path = path
+        self.fingerprint = fingerprint
+
+    def load(self) -> dict[str, Any]:
+        """The saved state of the same training (same inputs, same options), or an empty dict."""
+        if self.path is None or not self.path.exists():
+            return {}
+        state = torch.load(self.path, weights_only=True)
+        return state if state.get("fingerprint") == self.fingerprint else {}
+
+    def save(self, **state: Any) -> None:
+        if self.path is None:
+            return
+        partial = self.path.with_suffix(".part")
+        torch.save({"fingerprint": self.fingerprint, **state}, partial)
+        partial.replace(self.path)
+
+    def done(self) -> None:
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+def choose_n_latent(n_train: int) -> int:
+    """Latent dimensions that n training objects can carry: 4 to 24, one for every six objects."""
+    return int(np.clip(n_train // 6, 2, 24))
+
+
+def fit_linear(
+    train: Prepared, held_out: Prepared, n_noise: int, n_latent: int, seed: int, progress: Progress, resume: Resume
+) -> VAE:
+    """Maximise Σ log p(x) of the linear-Gaussian model by Adam from a weighted-PCA start.
+
+    Returns the state of the epoch with the best held-out likelihood.
+    """
+    mean, basis = _weighted_pca(train, n_latent, seed)
+    model = VAE(mean, basis, n_noise)
+
+    def loss(data: Prepared, share: float) -> Tensor:
+        # the priors keep what few objects determine near zero (basis) and near the pipeline's own noise (scales)
+        prior = 0.5 * (model.basis**2).sum() + 0.5 * (model.log_noise_scale**2).sum() / 0.3**2
+        return -model.linear_log_px(data).mean() + prior * share
+
+    groups = [
+        {"params": [model.mean, model.basis], "lr": 3e-3},
+        {"params": [model.log_noise_scale, model.log_jitter], "lr": 3e-2},
+    ]
+    # small sets take more passes, so that the number of steps stays reasonable
+    epochs = int(np.clip(LINEAR_EPOCHS * 1500 / len(train), LINEAR_EPOCHS, 300))
+    _descend(
+        model, groups, loss, lambda d: model.linear_log_px(d), train, held_out, epochs, seed, "linear", progress, resume
+    )
+    return model
+
+
+def fit_network(
+    linear: VAE, train: Prepared, held_out: Prepared, kind: str, shape: tuple[int, ...], epochs: int, seed: int,
+    progress: Progress, resume: Resume,
+) -> tuple[VAE, dict[str, float]]:  # fmt: skip
+    """Add the networks and maximise the ELBO; the linear model comes back when that does not help held-out objects.
+
+    Also returns the held-out log p(x) of the linear model and the held-out ELBO of the network, nats per object.
+    """
+    with torch.no_grad():
+        before = _typical(_evaluate(linear.linear_log_px, held_out))
+    figures = {"held_out_linear_log_px": before}
+    if len(train) < MIN_FOR_NETWORK or epochs == 0:
+        return linear, figures
+    torch.manual_seed(seed)
+    model = VAE(
+        linear.mean.detach().clone(), linear.basis.detach().clone(), len(linear.log_noise_scale),
+        Encoder(shape, linear.n_latent, WIDTHS[kind]), Decoder(shape, linear.n_latent, WIDTHS[kind]),
+    )  # fmt: skip
+    model.load_state_dict(linear.state_dict(), strict=False)
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss(data: Prepared, share: float) -> Tensor:
+        eps = torch.randn((1, len(data), model.n_latent), generator=generator)
+        return -model.elbo(data, eps).mean() + 0.5 * share * (model.basis**2).sum()
+
+    fixed = torch.randn((1, 1, model.n_latent), generator=torch.Generator().manual_seed(0))
+    networks = [*model.encoder.parameters(), *model.decoder.parameters()]  # type: ignore[union-attr]  # just built
+    core = [model.mean, model.basis, model.log_noise_scale, model.log_jitter]
+    groups = [{"params": networks, "lr": 2e-3}, {"params": core, "lr": 1e-3}]
+    figure = lambda d: model.elbo(d, fixed.expand(4, len(d), -1) * torch.tensor([1.0, -1.0, 0.5, -0.5])[:, None, None])  # noqa: E731
+    after = _descend(model, groups, loss, figure, train, held_out, epochs, seed, "network", progress, resume, patience=8)
+    figures["held_out_network_elbo"] = after
+    return (model if after > before else linear), figures
+
+
+def _descend(
+    model: VAE, groups: list[dict[str, Any]], loss: Callable[[Prepared, float], Tensor],
+    figure: Callable[[Prepared], Tensor], train: Prepared, held_out: Prepared, epochs: int, seed: int, stage: str,
+    progress: Progress, resume: Resume, patience: int = 0,
+) -> float:  # fmt: skip
+    """Adam with one learning-rate cycle; leaves the best held-out state in the model, returns its figure."""
+    batch = min(128, max(16, len(train) // 4))
+    steps = math.ceil(len(train) / batch)
+    optimizer = torch.optim.Adam(groups)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, [g["lr"] for g in groups], total_steps=epochs * steps, pct_start=0.2
+    )
+    best, best_state, since, first = -math.inf, copy.deepcopy(model.state_dict()), 0, 0
+    if saved := resume.load().get(stage):
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        schedule.load_state_dict(saved["schedule"])
+        best, best_state, since, first = saved["best"], saved["best_state"], saved["since"], saved["epoch"]
+    for epoch in range(first, epochs):
+        if patience and since >= patience:
+            break
+        order = np.random.default_rng([seed, epoch]).permutation(len(train))
+        for k in range(0, len(train), batch):
+            rows = train.rows(order[k : k + batch])
+            optimizer.zero_grad()
+            loss(rows, 1 / len(train)).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1e3)
+            optimizer.step()
+            schedule.step()
+        with torch.no_grad():
+            now = _typical(_evaluate(figure, held_out))
+        if now > best:
+            best, best_state, since = now, copy.deepcopy(model.state_dict()), 0
+        else:
+            since += 1
+        progress(stage, epoch + 1, epochs, now)
+        resume.save(**{
+            **{k: v for k, v in resume.load().items() if k != "fingerprint"},
+            stage: {
+                "model": model.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
+                "best": best, "best_state": best_state, "since": since, "epoch": epoch + 1,
+            },
+        })  # fmt: skip
+    model.load_state_dict(best_state)
+    return best
+
+
+def _evaluate(figure: Callable[[Prepared], Tensor], data: Prepared, size: int = 512) -> Tensor:
+    return torch.cat([figure(data.rows(slice(k, k + size))) for k in range(0, len(data), size)])
+
+
+def _typical(figures: Tensor) -> float:
+    """Mean without the lowest 5 %: anomalies hidden in the training set must not steer the early stopping."""
+    return float(figures.sort().values[len(figures) // 20 :].mean())
+
+
+def _weighted_pca(data: Prepared, n_latent: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Mean (n_values,) and basis (n_values, L) of unit-variance latents by alternating weighted least squares.
+
+    The model is x ≈ mean + W z with weights 1 / (1/ivar + 0.1²) (Bailey 2012, PASP 124, 1015).
+    """
+    weight = torch.where(data.ivar > 0, 1 / (1 / data.ivar.clamp(min=1e-12) + 0.01), 0.0)
+    total = weight.sum(0)
+    mean = (weight * data.x).sum(0) / total.clamp(min=1e-12)
+    residual = torch.where(weight > 0, data.x - mean, 0.0)
+    generator = torch.Generator().manual_seed(seed)
+    z = torch.randn((len(data), n_latent), generator=generator)
+    basis = torch.zeros((data.x.shape[1], n_latent))
+    for _ in range(12):
+        basis = _regress(weight.T, (weight * residual).T @ z, z, float(total.median()) * 1e-2 + 1e-3)
+        z = _regress(weight, (weight * residual) @ basis, basis, float(weight.sum(1).median()) * 1e-4)
+        # keep the latents uncorrelated with unit variance, which is the prior they are about to meet
+        z = z - z.mean(0)
+        values, vectors = torch.linalg.eigh(z.T @ z / len(z))
+        z = (z @ vectors / values.clamp(min=1e-8).sqrt()).clamp(-5, 5)
+    basis = _regress(weight.T, (weight * residual).T @ z, z, float(total.median()) * 1e-2 + 1e-3)
+    return mean, basis
+
+
+def _regress(weight: Tensor, right: Tensor, design: Tensor, ridge: float) -> Tensor:
+    """Rows b minimising Σ_j weight_ij (y_ij − design_j·b)² + ridge |b|², given right = (weight·y) @ design."""
+    n_latent = design.shape[1]
+    outer = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
+    normal = (weight @ outer).reshape(-1, n_latent, n_latent) + ridge * torch.eye(n_latent)
+    return torch.linalg.solve(normal, right.unsqueeze(2)).squeeze(2)
