@@ -1,0 +1,46 @@
+"""The few statements that SQLite and PostgreSQL spell each in their own way, and long lists cut in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+T = TypeVar("T")
+
+CHUNK = 1000
+"""Values in one IN list; SQLite takes 32,766 in a statement."""
+
+
+def insert_into(connection: sa.Connection, table: sa.Table) -> Any:
+    """The INSERT of this database, which knows ON CONFLICT."""
+    return (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(table)
+
+
+def upsert(
+    connection: sa.Connection,
+    table: sa.Table,
+    rows: list[dict[str, Any]],
+    key: list[str],
+    update: list[str],
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Insert rows; where ``key`` is there, overwrite ``update`` and set the expressions of ``extra``."""
+    statement = insert_into(connection, table)
+    changed = {name: statement.excluded[name] for name in update} | (extra or {})
+    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=changed), rows)
+
+
+def json_keys(connection: sa.Connection, column: sa.ColumnElement[Any]) -> Any:
+    """A table-valued function with one column, ``key``: the keys of a JSON object column."""
+    if connection.dialect.name == "postgresql":
+        return sa.func.jsonb_object_keys(column).table_valued("key", name="keys").render_derived()
+    return sa.func.json_each(column).table_valued("key", name="keys")
+
+
+def chunks(values: Iterable[T]) -> Iterator[list[T]]:
+    """The values in lists of at most CHUNK."""
+    values = list(values)
+    return (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
