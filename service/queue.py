@@ -1,0 +1,135 @@
+"""The queue: the message that carries work, the Celery application, and how to put work in.
+
+Anything that can write to the broker can submit work. The message is Celery's protocol 2 with a JSON body::
+
+    headers     {"lang": "py", "task": "peculiar.score", "id": "<uuid>", ...}
+    properties  {"content_type": "application/json", "content_encoding": "utf-8", ...}
+    body        [[], {"manifest": {"run": 7, "night": "2026-03-01",
+                                   "models": {"spectrum": "sdss@0123456789ab"},
+                                   "paths": ["/data/spec-0266-51602-0031.fits", ...]}}, {}]
+
+on the queue ``peculiar``. The run has to exist in the catalog, with these paths among its inputs, before the
+message is sent: `peculiar score`, `peculiar nightly` and the API's submission do both.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+SCORE_TASK = "peculiar.score"
+NIGHTLY_TASK = "peculiar.nightly"
+QUEUE = "peculiar"
+
+# Redis keeps a delivered message aside until it is acknowledged, and hands it out again once it has lain
+# there for the visibility timeout. Workers renew that lease while they live (workers/lease.py), so it can
+# be far shorter than the longest batch, and the batch of a killed worker is back within about LEASE_S +
+# SWEEP_S.
+LEASE_S = 20
+SWEEP_S = 5
+
+
+class Manifest(BaseModel):
+    """One message: up to 512 paths of one run, and the models to score them with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run: int
+    night: date
+    models: dict[str, str] = Field(
+        description="model id by kind of input; inputs of any other kind are rejected with a reason"
+    )
+    paths: list[str] = Field(min_length=1, max_length=512)
+
+
+def make_app(settings: Settings) -> Celery:
+    """A Celery application for these settings. Tasks are added by ``workers.tasks.register``.
+
+    Messages are JSON only; there is no result backend, since the catalog is the result. ``memory://`` gets a
+    queue of its own, because Celery's memory transport is shared by everything in the process.
+    """
+    from celery import Celery
+    from celery.schedules import crontab
+
+    in_memory = settings.broker_url.startswith("memory://")
+    hour, minute = settings.nightly_at.split(":")
+    # kombu warns of a memory:// without a host
+    app = Celery(
+        "peculiar", broker="memory://localhost" if in_memory else settings.broker_url, set_as_current=False
+    )
+    app.conf.update(
+        task_default_queue=f"{QUEUE}-{uuid.uuid4().hex[:12]}" if in_memory else QUEUE,
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        worker_timer_precision=0.1 if in_memory else 1.0,  # how long a worker in this process takes to stop
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        broker_transport_options=_transport_options(settings.broker_url),
+        timezone="UTC",
+        beat_schedule={
+            "nightly": {"task": NIGHTLY_TASK, "schedule": crontab(hour=hour, minute=minute)},
+        },
+        # The default scheduler keeps its state in a pickle; the nightly run needs none.
+        beat_scheduler="celery.beat:Scheduler",
+    )
+    return app
+
+
+def _transport_options(broker_url: str) -> dict[str, Any]:
+    if broker_url.startswith("memory://"):
+        return {"polling_interval": 0.02}
+    if broker_url.startswith(("redis", "sentinel", "valkey")):
+        return {
+            "visibility_timeout": LEASE_S,
+            "unacked_restore_interval": SWEEP_S,
+            "unacked_restore_throttle": 1,
+            "unacked_restore_limit": 100,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+        }
+    return {}
+
+
+def submit(app: Celery, manifest: Manifest) -> None:
+    """Put one message on the queue.
+
+    :raises kombu.exceptions.OperationalError: when the broker cannot be reached.
+    """
+    app.send_task(SCORE_TASK, kwargs={"manifest": manifest.model_dump(mode="json")})
+
+
+def submit_paths(
+    app: Celery, run: int, night: date, models: dict[str, str], paths: Sequence[str], batch_size: int
+) -> None:
+    """Put all paths of a run on the queue, ``batch_size`` to a message."""
+    for start in range(0, len(paths), batch_size):
+        chunk = list(paths[start : start + batch_size])
+        submit(app, Manifest(run=run, night=night, models=models, paths=chunk))
+
+
+def waiting_messages(app: Celery) -> int:
+    """Messages on the queue that no worker has taken yet; 0 when the queue does not exist."""
+    with app.connection_for_read() as connection, connection.channel() as channel:
+        try:
+            return channel.queue_declare(app.conf.task_default_queue, passive=True).message_count
+        except connection.channel_errors:
+            return 0
+
+
+def live_workers(app: Celery, timeout: float = 1.0) -> list[str]:
+    """Names of the workers that answer within ``timeout`` seconds."""
+    replies: Iterable[dict[str, Any]] = app.control.ping(timeout=timeout) or []
+    return sorted(name for reply in replies for name in reply)

@@ -1,0 +1,225 @@
+"""One message's work: paths → samples → batches → scores → rows in the catalog.
+
+Nothing here may lose an input. Whatever happens to one of them, the others are scored and written, and the
+guilty one becomes a failure row.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from models.batch import Batch, Scores
+from service.catalog.rows import RejectedRow, ScoredRow
+from service.queue import Manifest
+from workers.batching import MAX_PIXELS, Sample, groups, make_batch, trusted_redshift
+from workers.readers import read as read_file
+from workers.readers.sample import Rejection, Spectrum
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+logger = logging.getLogger(__name__)
+
+READER_FAILED = "the reader failed on this input: the worker's log has the traceback, please report it"
+SCORER_FAILED = "the scorer failed on this input: the worker's log has the traceback, please report it"
+WRITER_FAILED = "the catalog refused this row: the worker's log has the traceback, please report it"
+DOES_NOT_FIT = "this input does not fit the model: the detail says what the model takes"
+MODEL_MISSING = "the model could not be loaded: check that PECULIAR_MODEL_DIR on the worker holds its bundle"
+
+
+class Scorer(Protocol):
+    """What the pipeline needs of ``models.scorer.Scorer``."""
+
+    id: str
+    kind: str
+
+    def score(self, batch: Batch) -> Scores: ...
+
+
+LoadScorer = Callable[[str], Scorer]
+Read = Callable[[str], "Sample | Rejection"]
+
+
+@dataclass(slots=True)
+class Rows:
+    """What came of some paths; together the two lists name each path once."""
+
+    scored: list[ScoredRow] = field(default_factory=list)
+    rejected: list[RejectedRow] = field(default_factory=list)
+
+    def reject(self, sample: Sample, reason: str, detail: str, model: str = "") -> None:
+        row = RejectedRow(sample.path, reason, detail, sample.kind, model, sample.sha256)
+        self.rejected.append(row)
+
+
+def score_manifest(
+    engine: Engine, manifest: Manifest, load_scorer: LoadScorer, read: Read = read_file
+) -> None:
+    """Score every path of a manifest, write the rows, and finish the run if these were its last.
+
+    Running it twice on the same manifest changes nothing.
+
+    :raises sqlalchemy.exc.OperationalError: when the catalog cannot be reached; nothing is half-written.
+    """
+    from service.catalog.runs import finish_if_complete
+
+    for rows in score_paths(manifest.paths, manifest.models, manifest.night, load_scorer, read):
+        write(engine, manifest.run, rows.scored, rows.rejected)
+    finish_if_complete(engine, manifest.run)
+
+
+def score_paths(
+    paths: Iterable[str],
+    models: dict[str, str],
+    night: date,
+    load_scorer: LoadScorer,
+    read: Read = read_file,
+) -> Iterator[Rows]:
+    """Read and score paths, a memory's worth of samples at a time.
+
+    :param models: model id by kind.
+    """
+    for rows, samples in _read_some(paths, read):
+        for members in groups(samples):
+            _score_group(members, models, night, load_scorer, rows)
+        yield rows
+
+
+def _read_some(paths: Iterable[str], read: Read) -> Iterator[tuple[Rows, list[Sample]]]:
+    """Samples of up to MAX_PIXELS together, with the rejections met on the way."""
+    rows, samples, pixels = Rows(), [], 0
+    for path in dict.fromkeys(paths):
+        try:
+            result = read(path)
+        except Exception as error:  # a reader promises not to raise; its bug must not cost the other paths
+            logger.exception("the reader failed on %s", path)
+            result = Rejection(path, READER_FAILED, repr(error))
+        if isinstance(result, Rejection):
+            rows.rejected.append(
+                RejectedRow(path, result.reason, result.detail, result.kind, "", result.sha256)
+            )
+            continue
+        samples.append(result)
+        pixels += result.flux.size
+        if pixels >= MAX_PIXELS:
+            yield rows, samples
+            rows, samples, pixels = Rows(), [], 0
+    yield rows, samples
+
+
+def _score_group(
+    samples: list[Sample], models: dict[str, str], night: date, load_scorer: LoadScorer, rows: Rows
+) -> None:
+    kind = samples[0].kind
+    model = models.get(kind)
+    if model is None:
+        reason = f"no model for this kind: train one with `peculiar train {kind}`, or name one of this kind"
+        for sample in samples:
+            rows.reject(sample, reason, f"the run's models: {', '.join(models.values()) or 'none'}")
+        return
+    try:
+        scorer = load_scorer(model)
+    except (OSError, ValueError) as error:
+        logger.exception("cannot load the model %s", model)
+        for sample in samples:
+            rows.reject(sample, MODEL_MISSING, f"{model}: {error}", model)
+        return
+    _score_or_halve(samples, scorer, night, rows)
+
+
+def _score_or_halve(samples: list[Sample], scorer: Scorer, night: date, rows: Rows) -> None:
+    """Score samples in one batch; when that fails, in two halves, down to the single guilty one."""
+    try:
+        scores = scorer.score(make_batch(samples))
+        if len(samples) != len(scores):
+            msg = f"{len(scores)} scores for {len(samples)} samples"
+            raise RuntimeError(msg)
+    except Exception as error:  # whatever one sample does to the scorer must not cost the others
+        if len(samples) > 1:
+            middle = len(samples) // 2
+            _score_or_halve(samples[:middle], scorer, night, rows)
+            _score_or_halve(samples[middle:], scorer, night, rows)
+            return
+        # Models raise ValueError for what they do not take: the input's fault. Anything else is ours.
+        logger.exception("the scorer %s failed on %s", scorer.id, samples[0].path)
+        reason = DOES_NOT_FIT if isinstance(error, ValueError) else SCORER_FAILED
+        rows.reject(samples[0], reason, str(error) or repr(error), scorer.id)
+        return
+    for i, sample in enumerate(samples):
+        rows.scored.append(_row(sample, scores, i, scorer.id, night))
+
+
+def _row(sample: Sample, scores: Scores, i: int, model: str, night: date) -> ScoredRow:
+    responsibilities = np.asarray(scores.responsibilities[i], np.float32)
+    cluster = int(responsibilities.argmax())
+    flags = set(scores.flags[i])
+    spectrum = sample if isinstance(sample, Spectrum) else None
+    if spectrum:
+        flags |= trusted_redshift(spectrum)[1]
+    return ScoredRow(
+        kind=sample.kind,
+        survey=sample.survey,
+        object_id=sample.object_id,
+        path=sample.path,
+        sha256=sample.sha256,
+        ra=sample.ra,
+        dec=sample.dec,
+        night=night.isoformat(),
+        redshift=spectrum.redshift if spectrum else None,
+        spectral_class=spectrum.spectral_class if spectrum else "",
+        zwarning=spectrum.zwarning if spectrum else 0,
+        reader_flags=sample.flags,
+        model=model,
+        elbo=float(scores.elbo[i]),
+        log_px=float(scores.log_px[i]),
+        log_density=float(scores.log_density[i]),
+        chi2=float(scores.chi2[i]),
+        score=float(scores.score[i]),
+        p_value=float(scores.p_value[i]),
+        cluster=cluster,
+        cluster_probability=float(responsibilities[cluster]),
+        snr=float(scores.snr[i]),
+        flags=flags,
+        parts={name: float(values[i]) for name, values in scores.parts.items()},
+        latent=np.asarray(scores.latent[i], np.float32),
+        latent_var=np.asarray(scores.latent_var[i], np.float32),
+        responsibilities=responsibilities,
+    )
+
+
+def write(engine: Engine, run: int, scored: Sequence[ScoredRow], rejected: Sequence[RejectedRow]) -> None:
+    """Write rows in one transaction; when the catalog refuses one of them, all but that one.
+
+    :raises sqlalchemy.exc.OperationalError: when the catalog cannot be reached.
+    :raises CatalogError: when it has no such run or model.
+    """
+    from sqlalchemy.exc import InterfaceError, OperationalError
+
+    from service.catalog.engine import CatalogError
+    from service.catalog.writer import write_batch
+
+    try:
+        write_batch(engine, run, list(scored), list(rejected))
+    except (OperationalError, InterfaceError, CatalogError):
+        raise
+    except Exception as error:  # a row that breaks a constraint must not cost the others
+        if len(scored) + len(rejected) > 1:
+            for half in (slice(None, len(scored) // 2), slice(len(scored) // 2, None)):
+                if scored[half]:
+                    write(engine, run, scored[half], ())
+            for half in (slice(None, len(rejected) // 2), slice(len(rejected) // 2, None)):
+                if rejected[half]:
+                    write(engine, run, (), rejected[half])
+        elif scored:
+            logger.exception("the catalog refused the row of %s", scored[0].path)
+            row = scored[0]
+            guilty = RejectedRow(row.path, WRITER_FAILED, str(error), row.kind, row.model, row.sha256)
+            write_batch(engine, run, [], [guilty])
+        else:
+            raise
