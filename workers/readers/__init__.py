@@ -1,0 +1,58 @@
+"""Readers: a path in, a sample or a rejection with a reason out.
+
+``read`` never raises for a bad file. What a file holds is told by its content; its name is used only for the
+identity of an object that the header does not name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import warnings
+from pathlib import Path
+
+from workers.readers import reasons
+from workers.readers.cutout import read_cutout
+from workers.readers.fits import FitsFile, parse, read_bytes, sha256_of
+from workers.readers.inputs import Found, find_inputs
+from workers.readers.lamost import is_lamost, read_lamost
+from workers.readers.reasons import Refused
+from workers.readers.sample import LOGLAM_STEP, Cutout, Rejection, Spectrum
+from workers.readers.sdss import find_coadd, read_sdss
+
+__all__ = ["LOGLAM_STEP", "Cutout", "Found", "Rejection", "Spectrum", "find_inputs", "read"]
+
+
+def read(path: str | Path) -> Spectrum | Cutout | Rejection:
+    """Read one file.
+
+    Returns a sample with native float32 arrays, or a Rejection for whatever is wrong with the file. Raises
+    nothing that has to do with the file, prints nothing, and leaves nothing open.
+    """
+    rejection = Rejection(os.fspath(path), reason="")
+    try:
+        raw = read_bytes(rejection.path)
+        rejection.sha256 = sha256_of(raw)
+        # astropy remarks on everything that a header does against the standard, and survey files often do.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            file = parse(rejection.path, raw, rejection.sha256)
+            del raw
+            return _sample(file, rejection)
+    except Refused as refused:
+        return dataclasses.replace(rejection, reason=refused.reason, detail=refused.detail)
+
+
+def _sample(file: FitsFile, rejection: Rejection) -> Spectrum | Cutout:
+    """Choose the reader by content, noting the kind for a rejection to come."""
+    coadd = find_coadd(file)
+    if coadd is not None:
+        rejection.kind = "spectrum"
+        return read_sdss(file, coadd)
+    if is_lamost(file):
+        rejection.kind = "spectrum"
+        return read_lamost(file)
+    if any(hdu.is_image and hdu.shape for hdu in file.hdus):
+        rejection.kind = "cutout"
+        return read_cutout(file)
+    raise Refused(reasons.NO_DATA, f"{len(file.hdus)} HDUs")

@@ -14,8 +14,8 @@ LOGLAM_STEP = 1e-4
 class Sample:
     """What spectra and cutouts have in common.
 
-    ``flux`` and ``ivar`` are native float32 of one shape. ``ivar`` is 0 exactly where a pixel is masked or was
-    not measured; there ``flux`` is 0 too, so no NaN ever leaves a reader.
+    ``flux`` and ``ivar`` are native float32 of one shape. ``ivar`` is 0 exactly where a pixel is masked or
+    was not measured; there ``flux`` is 0 too, so no NaN ever leaves a reader.
     """
 
     object_id: str
@@ -50,7 +50,8 @@ class Spectrum(Sample):
 
 @dataclass(slots=True)
 class Cutout(Sample):
-    """One image: ``flux`` (n_bands, height, width) in the file's units, ``ivar`` of that shape in its inverse square."""
+    """One image: ``flux`` (n_bands, height, width) in the file's units, ``ivar`` of that shape in its
+    inverse square."""
 
     kind = "cutout"
     bands: tuple[str, ...] = ()
@@ -63,7 +64,8 @@ class Rejection:
 
     path: str
     reason: str
-    """A short stable sentence, the same for every file with this fault, that says what is wrong and what to do."""
+    """A short stable sentence, the same for every file with this fault, that says what is wrong and what to
+    do."""
     detail: str = ""
     """The particulars of this file (sizes, names, the library's own words)."""
     kind: str = ""
