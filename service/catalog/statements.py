@@ -1,10 +1,12 @@
-"""The few statements that SQLite and PostgreSQL spell each in their own way, and long lists cut in pieces."""
+"""What databases want spelled their own way: upserts, keys of JSON, JSON values, long lists in pieces."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -38,6 +40,19 @@ def json_keys(connection: sa.Connection, column: sa.ColumnElement[Any]) -> Any:
     if connection.dialect.name == "postgresql":
         return sa.func.jsonb_object_keys(column).table_valued("key", name="keys").render_derived()
     return sa.func.json_each(column).table_valued("key", name="keys")
+
+
+def finite_json(value: Any) -> Any:
+    """The same value in plain Python types, with None for NaN and infinities, which JSON does not know."""
+    if isinstance(value, dict):
+        return {str(key): finite_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite_json(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return finite_json(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def chunks(values: Iterable[T]) -> Iterator[list[T]]:

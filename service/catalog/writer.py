@@ -1,4 +1,4 @@
-"""Writing scores, rejections and models: each batch in one transaction, each row by upsert."""
+"""Writing what became of a batch: one transaction, each row by upsert."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import sqlalchemy as sa
 
 from service.catalog import healpix
 from service.catalog.engine import CatalogError, writing
-from service.catalog.rows import ModelRow, RejectedRow, ScoredRow
+from service.catalog.rows import RejectedRow, ScoredRow
 from service.catalog.schema import (
     clean,
-    clusters,
     embeddings,
     failures,
     models,
@@ -25,7 +24,7 @@ from service.catalog.schema import (
     runs,
     scores,
 )
-from service.catalog.statements import chunks, insert_into, upsert
+from service.catalog.statements import chunks, finite_json, insert_into, upsert
 
 NUMBERS = ("elbo", "log_px", "log_density", "chi2", "score", "p_value", "cluster_probability", "snr")
 NOT_FINITE = (
@@ -65,42 +64,6 @@ def write_batch(
         _write_failures(connection, run_id, [failed[path] for path in sorted(failed)], now)
         _end_failures(connection, accepted)
         _write_ledger(connection, run_id, accepted, observation_ids, failed)
-
-
-def register_model(engine: sa.Engine, model: ModelRow) -> None:
-    """Put a trained bundle and its clusters into the catalog; the same id again updates path and figures."""
-    with writing(engine) as connection:
-        row = {
-            "id": model.id,
-            "name": model.name,
-            "kind": model.kind,
-            "path": model.path,
-            "created_at": datetime.now(UTC),
-            "n_training": model.n_training,
-            "held_out": finite_json(model.held_out),
-            "smallest_p": model.smallest_p,
-            "domain": finite_json(model.domain),
-        }
-        upsert(connection, models, [row], ["id"], ["path", "n_training", "held_out", "smallest_p", "domain"])
-        rows = [
-            {"model_id": model.id, "cluster": cluster, "weight": float(weight)}
-            for cluster, weight in enumerate(model.cluster_weights)
-        ]
-        if rows:
-            upsert(connection, clusters, rows, ["model_id", "cluster"], ["weight"])
-
-
-def finite_json(value: Any) -> Any:
-    """The same value in plain Python types, with None for NaN and infinities, which JSON does not know."""
-    if isinstance(value, dict):
-        return {str(key): finite_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite_json(item) for item in value]
-    if isinstance(value, np.ndarray | np.generic):
-        return finite_json(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _is_finite(row: ScoredRow) -> bool:

@@ -13,9 +13,9 @@ import pytest
 import sqlalchemy as sa
 
 from service.catalog.engine import make_engine, open_catalog
+from service.catalog.registry import register_model
 from service.catalog.rows import ModelRow, ScoredRow
 from service.catalog.runs import open_run
-from service.catalog.writer import register_model
 
 SPECTRA = "sdss@0123456789ab"
 CUTOUTS = "lens@ba9876543210"

@@ -1,0 +1,203 @@
+"""The catalog as a file: parquet, FITS table, VOTable or CSV, by the file's ending.
+
+Parquet and CSV are written as the rows come from the database; FITS and VOTable need all of them in memory.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.catalog.columns import FAILURE, ROW, Column, part_columns
+from service.catalog.engine import CatalogError
+from service.catalog.lens import lens_fractions
+from service.catalog.ranking import finish_rows, flat, select_rows
+from service.catalog.registry import find_model, list_models
+from service.catalog.schema import failures, scores
+from service.catalog.statements import json_keys
+
+ROWS_AT_ONCE = 10_000
+FORMATS = {
+    ".parquet": "parquet",
+    ".csv": "csv",
+    ".fits": "fits",
+    ".vot": "votable",
+    ".votable": "votable",
+    ".xml": "votable",
+}
+
+Rows = Iterator[list[dict[str, Any]]]
+
+
+def export_rows(engine: sa.Engine, out: Path, model: str | None = None) -> int:
+    """Write the current rows of one model (id or name), or of all, by observation; returns how many.
+
+    The columns are those of ``columns.ROW`` and one for each score component. The file is complete or absent.
+    Raises CatalogError for an unknown model or ending, or where the file cannot be written.
+    """
+    check_ending(out)
+    models = [find_model(engine, model)] if model is not None else list_models(engine)
+    ids = [entry["id"] for entry in models]
+    with engine.connect() as connection:
+        key = json_keys(connection, scores.c.parts)
+        names = connection.scalars(
+            sa.select(key.c.key).select_from(scores, key).where(scores.c.model_id.in_(ids)).distinct()
+        )
+        columns = ROW + part_columns(sorted(names))
+        fractions = lens_fractions(connection, ids)
+        wanted = select_rows().where(scores.c.model_id.in_(ids))
+        wanted = wanted.order_by(scores.c.observation_id, scores.c.model_id)
+        result = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(wanted)
+        batches = (
+            [flat(row) for row in finish_rows(part, fractions)] for part in result.mappings().partitions()
+        )
+        return _write(out, columns, batches)
+
+
+def export_failures(engine: sa.Engine, out: Path) -> int:
+    """Write the failures, by path; returns how many. Raises as ``export_rows``."""
+    check_ending(out)
+    f = failures.c
+    wanted = sa.select(
+        f.path,
+        f.reason,
+        f.kind,
+        f.model,
+        f.run_id.label("run"),
+        f.attempts,
+        f.first_seen,
+        f.last_seen,
+        f.detail,
+    ).order_by(f.path, f.model)
+    with engine.connect() as connection:
+        result = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(wanted)
+        return _write(out, FAILURE, ([dict(row) for row in part] for part in result.mappings().partitions()))
+
+
+def check_ending(out: Path) -> None:
+    """Raises CatalogError where the file's ending names no format."""
+    if out.suffix.lower() not in FORMATS:
+        raise CatalogError(f"the ending of {out} names no format; there are {', '.join(FORMATS)}")
+
+
+def _write(out: Path, columns: Sequence[Column], batches: Rows) -> int:
+    write = {"parquet": _write_parquet, "csv": _write_csv, "fits": _write_table, "votable": _write_table}
+    # Written beside its place and then moved, so that nobody meets half a file.
+    unfinished = out.with_name(f".{out.stem}.{uuid.uuid4().hex[:8]}{out.suffix}")
+    try:
+        n = write[FORMATS[out.suffix.lower()]](unfinished, columns, batches)
+        unfinished.replace(out)
+    except OSError as error:
+        raise CatalogError(f"cannot write {out}: {error.strerror or error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return n
+
+
+def _iso(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _write_csv(out: Path, columns: Sequence[Column], batches: Rows) -> int:
+    """Nulls are empty fields, times ISO 8601 in UTC."""
+    n = 0
+    with out.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([column.name for column in columns])
+        for rows in batches:
+            for row in rows:
+                values = (row.get(column.name) for column in columns)
+                writer.writerow([_iso(value) if isinstance(value, datetime) else value for value in values])
+            n += len(rows)
+    return n
+
+
+def _write_parquet(out: Path, columns: Sequence[Column], batches: Rows) -> int:
+    """Units, UCDs and descriptions go into the fields' metadata."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {
+        "text": pa.string(),
+        "float": pa.float64(),
+        "int": pa.int64(),
+        "time": pa.timestamp("us", tz="UTC"),
+    }
+    schema = pa.schema(
+        [
+            pa.field(
+                c.name, types[c.type], metadata={"unit": c.unit, "ucd": c.ucd, "description": c.description}
+            )
+            for c in columns
+        ]
+    )
+    n = 0
+    with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+        for rows in batches:
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            n += len(rows)
+    return n
+
+
+def _write_table(out: Path, columns: Sequence[Column], batches: Rows) -> int:
+    """FITS or VOTable through an astropy table; nulls are NaN in float columns and empty in text."""
+    import numpy as np
+    from astropy.table import Column as TableColumn
+    from astropy.table import Table
+
+    form = FORMATS[out.suffix.lower()]
+    values: dict[str, list[Any]] = {column.name: [] for column in columns}
+    for rows in batches:
+        for row in rows:
+            for name, listed in values.items():
+                listed.append(row.get(name))
+    table = Table()
+    for column in columns:
+        listed = values[column.name]
+        data: Any
+        if column.type == "float":
+            data = np.array([math.nan if value is None else value for value in listed], dtype=np.float64)
+        elif column.type == "int":
+            data = np.array(listed, dtype=np.int64)
+        else:
+            data = np.array([_text(value, form) for value in listed], dtype=np.str_)
+        table[column.name] = TableColumn(
+            data, unit=column.unit or None, description=column.description, meta={"ucd": column.ucd}
+        )
+    if form == "votable":
+        _write_votable(table, columns, out)
+    else:
+        _write_fits(table, columns, out)
+    return len(table)
+
+
+def _text(value: Any, form: str) -> str:
+    text = "" if value is None else _iso(value) if isinstance(value, datetime) else str(value)
+    # A FITS table holds printable ASCII only (FITS standard 4.0, section 7.3.3.1).
+    return text.encode("ascii", "backslashreplace").decode() if form == "fits" else text
+
+
+def _write_votable(table: Any, columns: Sequence[Column], out: Path) -> None:
+    from astropy.io.votable import from_table
+
+    document = from_table(table)
+    for field, column in zip(document.get_first_table().fields, columns, strict=True):
+        field.ucd = column.ucd
+    document.to_xml(str(out))
+
+
+def _write_fits(table: Any, columns: Sequence[Column], out: Path) -> None:
+    from astropy.io import fits
+
+    hdu = fits.table_to_hdu(table)
+    for i, column in enumerate(columns, 1):
+        hdu.header[f"TUCD{i}"] = column.ucd
+        hdu.header[f"TCOMM{i}"] = column.description
+    hdu.writeto(out)

@@ -1,0 +1,108 @@
+"""Lens fractions: what labels say about a cluster, and what clusters say about an object.
+
+After Cheng et al. 2020 (MNRAS 494, 3750): people label a few members of each cluster of the latent space, and
+that tells how many of the rest are lenses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from service.catalog.schema import labels, observations, scores
+
+LENS = "lens"
+NOT_LENS = ("not-lens", "artefact")
+"""Labels that say an object is no lens. Any other, such as ``interesting``, says nothing about that."""
+
+
+@dataclass(frozen=True, slots=True)
+class LensFraction:
+    """Beta posterior of a cluster's share of lenses under Jeffreys' prior, Beta(½, ½)."""
+
+    n_labelled: int
+    n_lens: int
+
+    @property
+    def mean(self) -> float:
+        """(n_lens + ½) / (n_labelled + 1)"""
+        return (self.n_lens + 0.5) / (self.n_labelled + 1)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """2.5 and 97.5 % points of Beta(n_lens + ½, n_labelled − n_lens + ½)."""
+        from scipy.special import betaincinv
+
+        a, b = self.n_lens + 0.5, self.n_labelled - self.n_lens + 0.5
+        return float(betaincinv(a, b, 0.025)), float(betaincinv(a, b, 0.975))
+
+
+def lens_fractions(connection: sa.Connection, model_ids: Sequence[str]) -> dict[str, dict[int, LensFraction]]:
+    """For each model the lens fractions of those of its clusters that have labels.
+
+    The newest label by each person on each object counts once, for the cluster of the object's newest current
+    observation.
+    """
+    newest = sa.func.row_number().over(
+        partition_by=[labels.c.object_id, labels.c.by], order_by=labels.c.id.desc()
+    )
+    ranked = sa.select(labels.c.object_id, labels.c.label, newest.label("rank")).subquery()
+    votes = (
+        sa.select(ranked.c.object_id, ranked.c.label)
+        .where(ranked.c.rank == 1, ranked.c.label.in_([LENS, *NOT_LENS]))
+        .subquery()
+    )
+    latest = sa.func.row_number().over(
+        partition_by=[scores.c.model_id, observations.c.object_id], order_by=scores.c.observation_id.desc()
+    )
+    placed = (
+        sa.select(scores.c.model_id, scores.c.cluster, observations.c.object_id, latest.label("rank"))
+        .join(observations, observations.c.id == scores.c.observation_id)
+        .where(
+            scores.c.model_id.in_(model_ids),
+            observations.c.superseded.is_(False),
+            observations.c.object_id.in_(sa.select(votes.c.object_id)),
+        )
+        .subquery()
+    )
+    counted = (
+        sa.select(
+            placed.c.model_id,
+            placed.c.cluster,
+            sa.func.count().label("n_labelled"),
+            sa.func.sum(sa.case((votes.c.label == LENS, 1), else_=0)).label("n_lens"),
+        )
+        .join(votes, votes.c.object_id == placed.c.object_id)
+        .where(placed.c.rank == 1)
+        .group_by(placed.c.model_id, placed.c.cluster)
+    )
+    found: dict[str, dict[int, LensFraction]] = {model_id: {} for model_id in model_ids}
+    for model_id, cluster, n_labelled, n_lens in connection.execute(counted):
+        found[model_id][cluster] = LensFraction(n_labelled, n_lens)
+    return found
+
+
+def expected_lens_fractions(
+    rows: Sequence[Any], fractions: dict[str, dict[int, LensFraction]]
+) -> list[float | None]:
+    """The expected lens fraction of rows with ``model``, ``cluster``, ``responsibilities`` (float32 bytes).
+
+    Σ_k r_k f_k / Σ_k r_k over the labelled clusters k; None where the row's own cluster has no labels, since
+    the others say little about it.
+    """
+    expected: list[float | None] = []
+    for row in rows:
+        known = fractions.get(row["model"], {})
+        if row["cluster"] not in known or row["responsibilities"] is None:
+            expected.append(None)
+            continue
+        r = np.frombuffer(row["responsibilities"], dtype="<f4").astype(float)
+        labelled = [k for k in known if k < len(r)]
+        weight = r[labelled].sum()
+        mean = np.array([known[k].mean for k in labelled])
+        expected.append(float(r[labelled] @ mean / weight) if weight > 0 else None)
+    return expected

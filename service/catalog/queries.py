@@ -1,0 +1,228 @@
+"""Reading the catalog: one object, its neighbours, clusters, runs, and figures of the whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from service.catalog.engine import CatalogError
+from service.catalog.lens import lens_fractions
+from service.catalog.ranking import finish_rows, select_rows
+from service.catalog.registry import ranked_models
+from service.catalog.runs import STATUSES, counts
+from service.catalog.schema import (
+    clean,
+    clusters,
+    embeddings,
+    failures,
+    labels,
+    objects,
+    observations,
+    runs,
+    scores,
+)  # fmt: skip
+
+ROWS_AT_ONCE = 20_000
+"""Latents in memory at a time while neighbours are looked for."""
+
+
+class NotFoundError(CatalogError):
+    """What was asked for is not in the catalog."""
+
+
+class AmbiguousError(CatalogError):
+    """Several objects have this identity; ``choices`` holds their (kind, survey)."""
+
+    def __init__(self, object_id: str, choices: list[tuple[str, str]]) -> None:
+        named = ", ".join(f"{kind} of {survey or 'no survey'}" for kind, survey in choices)
+        super().__init__(
+            f"several objects are called {object_id!r}: {named}; say which kind or survey is meant"
+        )
+        self.choices = choices
+
+
+def find_object(
+    connection: sa.Connection, object_id: str, kind: str | None = None, survey: str | None = None
+) -> sa.RowMapping:
+    """The one object with this identity. Raises NotFoundError or AmbiguousError."""
+    wanted = sa.select(objects).where(objects.c.object_id == object_id)
+    if kind is not None:
+        wanted = wanted.where(objects.c.kind == kind)
+    if survey is not None:
+        wanted = wanted.where(objects.c.survey == survey)
+    found = connection.execute(wanted.order_by(objects.c.kind.desc(), objects.c.survey)).mappings().all()
+    if not found:
+        raise NotFoundError(f"no object {clean(object_id)!r} is in the catalog")
+    if len(found) > 1:
+        raise AmbiguousError(object_id, [(row["kind"], row["survey"]) for row in found])
+    return found[0]
+
+
+def one_object(
+    engine: sa.Engine, object_id: str, kind: str | None = None, survey: str | None = None
+) -> dict[str, Any]:
+    """An object with its observations, its current scores (the newest first) and the history of its labels.
+
+    Raises NotFoundError or AmbiguousError.
+    """
+    with engine.connect() as connection:
+        found = find_object(connection, object_id, kind, survey)
+        mine = observations.c.object_id == found["id"]
+        seen = sa.select(observations).where(mine).order_by(observations.c.id.desc())
+        raw = (
+            connection.execute(select_rows().where(mine).order_by(scores.c.scored_at.desc())).mappings().all()
+        )
+        fractions = lens_fractions(connection, sorted({row["model"] for row in raw}))
+        said = sa.select(labels).where(labels.c.object_id == found["id"]).order_by(labels.c.id)
+        return {
+            **{name: found[name] for name in ("object_id", "kind", "survey", "ra", "dec")},
+            "observations": [
+                {name: value for name, value in row.items() if name not in ("id", "object_id", "kind")}
+                for row in connection.execute(seen).mappings()
+            ],
+            "scores": finish_rows(raw, fractions),
+            "labels": [
+                {name: row[name] for name in ("label", "by", "created_at")}
+                for row in connection.execute(said).mappings()
+            ],
+        }
+
+
+def neighbours(
+    engine: sa.Engine,
+    object_id: str,
+    k: int,
+    model: str | None = None,
+    kind: str | None = None,
+    survey: str | None = None,
+) -> list[dict[str, Any]]:
+    """The ``k`` objects nearest in a model's latent space, the nearest first, as rows with a ``distance``.
+
+    Exact: the Euclidean distance between posterior means to every other current observation. An object that
+    was observed several times is taken at its newest observation, and is not its own neighbour.
+    Raises NotFoundError where the object, or its score under the model, is not in the catalog.
+    """
+    with engine.connect() as connection:
+        found = find_object(connection, object_id, kind, survey)
+        chosen = ranked_models(engine, found["kind"], model)
+        if not chosen:
+            raise NotFoundError(f"no model has scored {object_id!r} yet")
+        model_id = chosen[0]["id"]
+        pool = (
+            sa.select(embeddings.c.observation_id, embeddings.c.latent)
+            .join(observations, observations.c.id == embeddings.c.observation_id)
+            .where(embeddings.c.model_id == model_id, observations.c.superseded.is_(False))
+        )
+        own = pool.where(observations.c.object_id == found["id"]).order_by(embeddings.c.observation_id.desc())
+        here = connection.execute(own.limit(1)).first()
+        if here is None:
+            raise NotFoundError(f"{model_id} has not scored {object_id!r}")
+        others = pool.where(observations.c.object_id != found["id"])
+        nearest = _nearest(connection, others, np.frombuffer(here.latent, dtype="<f4"), k)
+        wanted = select_rows().where(scores.c.model_id == model_id, scores.c.observation_id.in_(nearest))
+        raw = connection.execute(wanted).mappings().all()
+        rows = finish_rows(raw, lens_fractions(connection, [model_id]))
+        near = [
+            row | {"distance": nearest[source["observation_id"]]}
+            for row, source in zip(rows, raw, strict=True)
+        ]  # fmt: skip
+    return sorted(near, key=lambda row: (row["distance"], row["path"]))
+
+
+def _nearest(connection: sa.Connection, pool: sa.Select[Any], latent: np.ndarray, k: int) -> dict[int, float]:
+    """Distance by observation id of the ``k`` nearest of a pool of (observation_id, latent)."""
+    best_ids, best = np.empty(0, dtype=np.int64), np.empty(0)
+    result = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(pool)
+    for part in result.partitions():
+        ids = np.array([row.observation_id for row in part], dtype=np.int64)
+        latents = np.frombuffer(b"".join(row.latent for row in part), dtype="<f4").reshape(len(part), -1)
+        distance = np.sqrt(np.square(latents.astype(float) - latent).sum(axis=1))
+        best_ids, best = np.concatenate([best_ids, ids]), np.concatenate([best, distance])
+        keep = np.argsort(best, kind="stable")[:k]
+        best_ids, best = best_ids[keep], best[keep]
+    return dict(zip(best_ids.tolist(), best.tolist(), strict=True))
+
+
+def list_clusters(engine: sa.Engine, model: str | None = None) -> list[dict[str, Any]]:
+    """The clusters of a model, or of the newest scored model of each kind, the largest weight first.
+
+    ``size`` is the number of current observations in it; ``lens_fraction`` and its 95 % interval
+    (``lens_fraction_low``, ``lens_fraction_high``) are None for a cluster without labels.
+    """
+    listed = []
+    chosen = ranked_models(engine, name=model)
+    with engine.connect() as connection:
+        fractions = lens_fractions(connection, [entry["id"] for entry in chosen])
+        for entry in chosen:
+            in_model = scores.c.model_id == entry["id"]
+            sizes_query = (
+                sa.select(scores.c.cluster, sa.func.count().label("size"))
+                .join(observations, observations.c.id == scores.c.observation_id)
+                .where(in_model, observations.c.superseded.is_(False))
+                .group_by(scores.c.cluster)
+            )
+            sizes = {row.cluster: row.size for row in connection.execute(sizes_query)}
+            weights = sa.select(clusters.c.cluster, clusters.c.weight).where(
+                clusters.c.model_id == entry["id"]
+            )
+            for cluster, weight in connection.execute(weights.order_by(clusters.c.weight.desc())):
+                fraction = fractions[entry["id"]].get(cluster)
+                low, high = fraction.interval if fraction else (None, None)
+                listed.append(
+                    {
+                        "model": entry["id"],
+                        "kind": entry["kind"],
+                        "cluster": cluster,
+                        "weight": weight,
+                        "size": sizes.get(cluster, 0),
+                        "n_labelled": fraction.n_labelled if fraction else 0,
+                        "n_lens": fraction.n_lens if fraction else 0,
+                        "lens_fraction": fraction.mean if fraction else None,
+                        "lens_fraction_low": low,
+                        "lens_fraction_high": high,
+                    }
+                )
+    return listed
+
+
+def list_runs(engine: sa.Engine, limit: int = 10, before: int | None = None) -> list[dict[str, Any]]:
+    """Runs, the newest first, each with its counts as of now; ``before`` is the id of the last one seen."""
+    wanted = sa.select(runs).order_by(runs.c.id.desc()).limit(limit)
+    if before is not None:
+        wanted = wanted.where(runs.c.id < before)
+    with engine.connect() as connection:
+        found = connection.execute(wanted).mappings().all()
+    return [_with_counts(engine, row) for row in found]
+
+
+def one_run(engine: sa.Engine, run_id: int) -> dict[str, Any]:
+    """One run with its counts as of now. Raises NotFoundError."""
+    with engine.connect() as connection:
+        found = connection.execute(sa.select(runs).where(runs.c.id == run_id)).mappings().one_or_none()
+    if found is None:
+        raise NotFoundError(f"there is no run {run_id} in the catalog")
+    return _with_counts(engine, found)
+
+
+def _with_counts(engine: sa.Engine, run: sa.RowMapping) -> dict[str, Any]:
+    row = {name: value for name, value in run.items() if name != "summary"}
+    if run["ended_at"] is not None and run["summary"]:
+        numbers = {"queued": 0} | run["summary"]
+    else:
+        numbers = counts(engine, run["id"])
+    return row | {name: numbers[name] for name in ("found", *STATUSES, "reasons")}
+
+
+def status(engine: sa.Engine, n_runs: int = 10) -> dict[str, Any]:
+    """Figures of the whole catalog: objects, scores, failures by reason, the last runs."""
+    number = sa.func.count().label("n")
+    reasons = sa.select(failures.c.reason, number).group_by(failures.c.reason).order_by(number.desc())
+    with engine.connect() as connection:
+        figures = {
+            "objects": connection.execute(sa.select(number).select_from(objects)).scalar_one(),
+            "scores": connection.execute(sa.select(number).select_from(scores)).scalar_one(),
+            "failures": {row.reason: row.n for row in connection.execute(reasons)},
+        }
+    return figures | {"runs": list_runs(engine, n_runs)}

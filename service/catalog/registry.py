@@ -1,0 +1,79 @@
+"""The models that the catalog knows: registering, finding by name, the newest of each kind."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.catalog.engine import CatalogError, writing
+from service.catalog.rows import ModelRow
+from service.catalog.schema import clusters, models, scores
+from service.catalog.statements import finite_json, upsert
+
+
+def register_model(engine: sa.Engine, model: ModelRow) -> None:
+    """Put a trained bundle and its clusters into the catalog; the same id again updates path and figures."""
+    with writing(engine) as connection:
+        row = {
+            "id": model.id,
+            "name": model.name,
+            "kind": model.kind,
+            "path": model.path,
+            "created_at": datetime.now(UTC),
+            "n_training": model.n_training,
+            "held_out": finite_json(model.held_out),
+            "smallest_p": model.smallest_p,
+            "domain": finite_json(model.domain),
+        }
+        upsert(connection, models, [row], ["id"], ["path", "n_training", "held_out", "smallest_p", "domain"])
+        rows = [
+            {"model_id": model.id, "cluster": cluster, "weight": float(weight)}
+            for cluster, weight in enumerate(model.cluster_weights)
+        ]
+        if rows:
+            upsert(connection, clusters, rows, ["model_id", "cluster"], ["weight"])
+
+
+def list_models(engine: sa.Engine, kind: str | None = None) -> list[dict[str, Any]]:
+    """All models, the newest first, with the columns of the table."""
+    wanted = sa.select(models).order_by(models.c.created_at.desc(), models.c.id)
+    if kind is not None:
+        wanted = wanted.where(models.c.kind == kind)
+    with engine.connect() as connection:
+        return [dict(row) for row in connection.execute(wanted).mappings()]
+
+
+def find_model(engine: sa.Engine, name: str, kind: str | None = None) -> dict[str, Any]:
+    """The model with this id, or the newest one with this name.
+
+    Raises CatalogError, listing what there is, where none fits.
+    """
+    listed = list_models(engine)
+    found = [model for model in listed if name in (model["id"], model["name"])]
+    if not found:
+        known = ", ".join(model["id"] for model in listed) or "none yet: train one with `peculiar train KIND`"
+        raise CatalogError(f"the catalog has no model {name!r}; it has {known}")
+    fitting = [model for model in found if kind in (None, model["kind"])]
+    if not fitting:
+        raise CatalogError(f"the model {found[0]['id']} is of kind {found[0]['kind']}, not {kind}")
+    return fitting[0]
+
+
+def newest_models(engine: sa.Engine) -> dict[str, dict[str, Any]]:
+    """The newest model of each kind, by kind."""
+    return {model["kind"]: model for model in reversed(list_models(engine))}
+
+
+def ranked_models(
+    engine: sa.Engine, kind: str | None = None, name: str | None = None
+) -> list[dict[str, Any]]:
+    """The models whose scores are meant: the named one, or else the newest of each kind that has scores."""
+    if name is not None:
+        return [find_model(engine, name, kind)]
+    has_scores = sa.exists().where(scores.c.model_id == models.c.id)
+    with engine.connect() as connection:
+        used = set(connection.scalars(sa.select(models.c.id).where(has_scores)))
+    newest = {model["kind"]: model for model in reversed(list_models(engine, kind)) if model["id"] in used}
+    return [newest[kind] for kind in sorted(newest, reverse=True)]
