@@ -23,6 +23,10 @@ class CatalogError(Exception):
     """What is wrong with the catalog or with what was asked of it, in words for the person who asked."""
 
 
+class NotFoundError(CatalogError):
+    """What was asked for is not in the catalog."""
+
+
 def make_engine(url: str) -> sa.Engine:
     """An engine for `url`, not connected yet. Raises CatalogError where the URL is not one of a catalog."""
     try:

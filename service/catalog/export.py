@@ -19,7 +19,7 @@ from service.catalog.columns import FAILURE, ROW, Column, part_columns
 from service.catalog.engine import CatalogError
 from service.catalog.lens import lens_fractions
 from service.catalog.ranking import finish_rows, flat, select_rows
-from service.catalog.registry import find_model, list_models
+from service.catalog.registry import find_models, list_models
 from service.catalog.schema import failures, scores
 from service.catalog.statements import json_keys
 
@@ -43,7 +43,7 @@ def export_rows(engine: sa.Engine, out: Path, model: str | None = None) -> int:
     Raises CatalogError for an unknown model or ending, or where the file cannot be written.
     """
     check_ending(out)
-    models = [find_model(engine, model)] if model is not None else list_models(engine)
+    models = find_models(engine, model) if model is not None else list_models(engine)
     ids = [entry["id"] for entry in models]
     with engine.connect() as connection:
         key = json_keys(connection, scores.c.parts)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from service.catalog.engine import CatalogError
+from service.catalog.engine import CatalogError, NotFoundError
 from service.catalog.lens import lens_fractions
 from service.catalog.ranking import finish_rows, select_rows
 from service.catalog.registry import ranked_models
@@ -26,10 +26,6 @@ from service.catalog.schema import (
 
 ROWS_AT_ONCE = 20_000
 """Latents in memory at a time while neighbours are looked for."""
-
-
-class NotFoundError(CatalogError):
-    """What was asked for is not in the catalog."""
 
 
 class AmbiguousError(CatalogError):

@@ -1,4 +1,4 @@
-"""The models that the catalog knows: registering, finding by name, the newest of each kind."""
+"""The models that the catalog knows: registering, finding them by name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.catalog.engine import CatalogError, writing
+from service.catalog.engine import NotFoundError, writing
 from service.catalog.rows import ModelRow
 from service.catalog.schema import clusters, models, scores
 from service.catalog.statements import finite_json, upsert
@@ -45,35 +45,40 @@ def list_models(engine: sa.Engine, kind: str | None = None) -> list[dict[str, An
         return [dict(row) for row in connection.execute(wanted).mappings()]
 
 
-def find_model(engine: sa.Engine, name: str, kind: str | None = None) -> dict[str, Any]:
-    """The model with this id, or the newest one with this name.
+def find_models(engine: sa.Engine, name: str, kind: str | None = None) -> list[dict[str, Any]]:
+    """The model with this id, or the newest one of each kind with this name.
 
-    Raises CatalogError, listing what there is, where none fits.
+    Raises NotFoundError, listing what there is, where none fits.
     """
     listed = list_models(engine)
     found = [model for model in listed if name in (model["id"], model["name"])]
     if not found:
         known = ", ".join(model["id"] for model in listed) or "none yet: train one with `peculiar train KIND`"
-        raise CatalogError(f"the catalog has no model {name!r}; it has {known}")
-    fitting = [model for model in found if kind in (None, model["kind"])]
+        raise NotFoundError(f"no model is called {name!r}; the catalog has {known}")
+    fitting = newest_by_kind([model for model in found if kind in (None, model["kind"])])
     if not fitting:
-        raise CatalogError(f"the model {found[0]['id']} is of kind {found[0]['kind']}, not {kind}")
-    return fitting[0]
+        raise NotFoundError(f"the model {found[0]['id']} is of kind {found[0]['kind']}, not {kind}")
+    return fitting
+
+
+def newest_by_kind(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of models listed the newest first, the first of each kind; spectra before cutouts."""
+    newest = {model["kind"]: model for model in reversed(listed)}
+    return [newest[kind] for kind in sorted(newest, reverse=True)]
 
 
 def newest_models(engine: sa.Engine) -> dict[str, dict[str, Any]]:
     """The newest model of each kind, by kind."""
-    return {model["kind"]: model for model in reversed(list_models(engine))}
+    return {model["kind"]: model for model in newest_by_kind(list_models(engine))}
 
 
 def ranked_models(
     engine: sa.Engine, kind: str | None = None, name: str | None = None
 ) -> list[dict[str, Any]]:
-    """The models whose scores are meant: the named one, or else the newest of each kind that has scores."""
+    """The models whose scores are meant: those named, or else the newest of each kind that has scores."""
     if name is not None:
-        return [find_model(engine, name, kind)]
+        return find_models(engine, name, kind)
     has_scores = sa.exists().where(scores.c.model_id == models.c.id)
     with engine.connect() as connection:
         used = set(connection.scalars(sa.select(models.c.id).where(has_scores)))
-    newest = {model["kind"]: model for model in reversed(list_models(engine, kind)) if model["id"] in used}
-    return [newest[kind] for kind in sorted(newest, reverse=True)]
+    return newest_by_kind([model for model in list_models(engine, kind) if model["id"] in used])

@@ -1,0 +1,80 @@
+"""`peculiar outliers`: the most anomalous objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from service.cli import console
+
+COLUMNS = ("object", "kind", "score", "p", "q", "S/N", "RA, Dec", "cluster", "lens fraction", "flags")
+
+
+@click.command
+@click.option("--kind", type=click.Choice(["spectrum", "cutout"]), help="Only this kind of input.")
+@click.option("--model", help="Name or id of the model; the newest that has scores unless given.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many of each kind."
+)
+@click.option(
+    "--fdr",
+    type=click.FloatRange(0, 1),
+    metavar="Q",
+    help="Only objects with q-value ≤ Q: among them a share of about Q are false discoveries.",
+)
+@click.option(
+    "--cone", nargs=3, type=float, metavar="RA DEC RADIUS", help="Only this circle; all in degrees, ICRS."
+)
+@console.as_json
+def command(
+    kind: str | None,
+    model: str | None,
+    limit: int,
+    fdr: float | None,
+    cone: tuple[float, float, float] | None,
+    as_json: bool,
+) -> None:
+    """List the most anomalous objects, by kind, since scores of two models do not compare."""
+    from service.catalog.engine import open_catalog
+    from service.catalog.healpix import Cone
+    from service.catalog.ranking import Filters, flat, outliers
+    from service.catalog.registry import ranked_models
+
+    engine = open_catalog(console.load_settings().database_url)
+    where = Cone(*cone) if cone else None
+    models = ranked_models(engine, kind, model)
+    found = [
+        (entry, outliers(engine, Filters(model=entry["id"], q=fdr, cone=where), limit).rows)
+        for entry in models
+    ]
+    rows = [row for _, rows in found for row in rows]
+    if as_json:
+        console.write_json([flat(row) for row in rows])
+    if not models:
+        console.note("the catalog holds no scores yet: `peculiar score INPUT…` makes some")
+    elif not rows:
+        console.note("no object fits these conditions")
+    if as_json:
+        return
+    for entry, listed in found:
+        if listed:
+            console.write_table(COLUMNS, map(_cells, listed), title=f"{entry['kind']}, model {entry['id']}")
+            if entry["smallest_p"] is not None:
+                smallest = f"{entry['smallest_p']:.2g}"
+                click.echo(f"The calibration set of {entry['id']} resolves p-values down to {smallest}.\n")
+
+
+def _cells(row: dict[str, Any]) -> list[Any]:
+    position = None if row["ra"] is None else f"{row['ra']:.5f} {row['dec']:+.5f}"
+    lens = "no labels" if row["lens_fraction"] is None else f"{row['lens_fraction']:.2f}"
+    numbers = [row[name] for name in ("score", "p_value", "q_value", "snr")]
+    return [
+        row["object_id"],
+        row["kind"],
+        *numbers,
+        position,
+        row["cluster"],
+        lens,
+        row["flags"].replace(",", ", "),
+    ]
