@@ -10,7 +10,7 @@ import numpy as np
 from workers.readers import reasons, sky
 from workers.readers.fits import FitsFile, Hdu
 from workers.readers.noise import estimate_noise, sentinels
-from workers.readers.planes import Plane, check_size, companions, find_planes
+from workers.readers.planes import Plane, check_size, find_planes, pair, stack
 from workers.readers.reasons import Refused
 from workers.readers.sample import Cutout
 
@@ -38,13 +38,13 @@ UNMEASURED = 1e-12
 """ivar over its band's median below which a pixel holds no information: some pipelines write an RMS of
 1e16."""
 _LIMIT = float(np.finfo(np.float32).max)
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 def read_cutout(file: FitsFile) -> Cutout:
     """Cutout from any of the layouts. Raises Refused."""
-    stem = Path(file.path).name.split(".fit")[0].split(".fts")[0]
-    if stem.lower() in COMPANION_NAMES:
-        raise Refused(reasons.NOT_SCIENCE, stem)
+    if file.stem.lower() in COMPANION_NAMES:
+        raise Refused(reasons.NOT_SCIENCE, file.stem)
     planes = find_planes(file)
     science = [plane for plane in planes if plane.role == "science"]
     if not science:
@@ -53,13 +53,17 @@ def read_cutout(file: FitsFile) -> Cutout:
     check_size(bands)
     flags = set() if len(bands) == len(science) else {"bands-dropped"}
 
+    def companions(role: str) -> np.ndarray | None:
+        partners = pair(science, planes, role)
+        return stack(bands, [partners[science.index(band)] for band in bands])
+
     pixels = [plane.pixels() for plane in bands]
     flux = np.concatenate(pixels).astype(np.float64)
-    steps = [
-        _step(plane, array) for plane, array in zip(bands, pixels, strict=True) for _ in range(len(array))
-    ]
-    kept = [plane for plane in planes if plane not in science or plane in bands]
-    good = np.isfinite(flux) & (np.abs(flux) <= _LIMIT) & _unmasked(bands, kept)
+    good = np.isfinite(flux) & (np.abs(flux) <= _LIMIT)
+    if (mask := companions("mask")) is not None:
+        good &= np.isnan(mask) | (mask == 0)
+    if (weight := companions("weight")) is not None:
+        good &= np.isnan(weight) | ((weight > 0) & (weight < np.inf))
     for image, usable in zip(flux, good, strict=True):
         coded = sentinels(image, usable)
         if coded.any():
@@ -70,66 +74,58 @@ def read_cutout(file: FitsFile) -> Cutout:
     if all(np.ptp(image[usable]) == 0 for image, usable in zip(flux, good, strict=True) if usable.any()):
         raise Refused(reasons.CONSTANT, f"every pixel is {flux[good][0]:g}")
 
-    ivar = _ivar(bands, kept)
-    if ivar is None:
+    ivar = np.full(flux.shape, np.nan)
+    for role, power in (("ivar", 1), ("variance", -1), ("error", -2)):
+        if (noise := companions(role)) is not None:
+            given = np.isnan(ivar) & ~np.isnan(noise)
+            ivar[given] = _inverse(noise, power)[given]
+    steps = [_step(plane, array) for plane, array in zip(bands, pixels, strict=True) for _ in array]
+    for n in np.flatnonzero(np.isnan(ivar).all(axis=(1, 2))):
         flags.add("noise-estimated")
-        sigma = [estimate_noise(*each) for each in zip(flux, good, steps, strict=True)]
-        with np.errstate(divide="ignore"):
-            ivar = np.broadcast_to(
-                np.where(np.array(sigma) > 0, np.array(sigma, np.float64) ** -2, 0)[:, None, None], flux.shape
-            )
-    flux32, ivar32 = _masked(flux, ivar, good)
-    if not ivar32.any():
-        raise Refused(reasons.NO_GOOD_PIXELS, f"{flux.size} pixels, none with a positive ivar")
+        sigma = estimate_noise(flux[n], good[n], steps[n])
+        ivar[n] = sigma**-2 if sigma > 0 else 0
+    flux32, ivar32 = _as_float32(flux, np.where(good, ivar, 0))
     if not ivar32.any(axis=(1, 2)).all():
         flags.add("band-empty")
 
     primary, first = file.hdus[0], bands[0].hdu
+    ra, dec = _position(primary, first, *flux.shape[1:])
     return Cutout(
-        object_id=_identity(file.path, stem, [primary, first]),
+        object_id=_identity(file, [primary, first]),
         survey=next((hdu.text(key) for key in SURVEY_KEYS for hdu in (primary, first) if hdu.text(key)), ""),
         path=file.path,
         sha256=file.sha256,
         flux=flux32,
         ivar=ivar32,
-        ra=(place := _position(primary, first, *flux.shape[1:]))[0],
-        dec=place[1],
+        ra=ra,
+        dec=dec,
         flags=flags,
         bands=_band_names(primary, bands),
     )
 
 
-def _unmasked(bands: list[Plane], planes: list[Plane]) -> np.ndarray | bool:
-    """True where neither a mask nor a weight plane says that a pixel is bad. NaN means no such plane for a
-    band."""
-    good: np.ndarray | bool = True
-    mask = companions(bands, planes, "mask")
-    if mask is not None:
-        good = good & ~(np.nan_to_num(mask, nan=0.0) != 0)
-    weight = companions(bands, planes, "weight")
-    if weight is not None:
-        good = good & ~(weight <= 0)
-    return good
+def _inverse(noise: np.ndarray, power: int) -> np.ndarray:
+    """Inverse variance (n_planes, height, width) from planes of ivar (power 1), variance (-1) or error (-2).
+
+    0 where the plane is not positive, not finite, or says that there was no measurement.
+    """
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ivar = np.where((noise > 0) & (noise < np.inf), noise, np.nan) ** power
+    ivar[~np.isfinite(ivar)] = 0
+    for band in ivar:
+        if band.any():
+            band[band < UNMEASURED * np.median(band[band > 0])] = 0
+    return ivar
 
 
-def _ivar(bands: list[Plane], planes: list[Plane]) -> np.ndarray | None:
-    """Inverse variance from the first kind of noise plane there is, (n_bands, height, width) float64."""
-    for role, power in (("ivar", 1), ("variance", -1), ("error", -2)):
-        noise = companions(bands, planes, role)
-        if noise is not None:
-            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                ivar = np.where(noise > 0, noise**power, 0)
-            ivar[~np.isfinite(ivar)] = 0
-            for band in ivar:
-                measured = band[band > 0]
-                if measured.size:
-                    band[band < UNMEASURED * np.median(measured)] = 0
-            return ivar
-    return None
-
-
-def _masked(flux: np.ndarray, ivar: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    ivar32 = np.where(good, np.minimum(ivar, _LIMIT), 0).astype(np.float32)
+def _as_float32(flux: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in float32, flux 0 where ivar is. Raises Refused when there is nothing left, or not the same."""
+    if not ivar.any():
+        raise Refused(reasons.NO_GOOD_PIXELS, f"{flux.size} pixels, none with a positive ivar")
+    typical = float(np.median(ivar[ivar > 0]))
+    if not _TINY <= typical <= _LIMIT:
+        raise Refused(reasons.UNITS, f"the noise is {typical**-0.5:.1e}")
+    ivar32 = np.minimum(ivar, _LIMIT).astype(np.float32)
     return np.where(ivar32 > 0, flux, 0).astype(np.float32), ivar32
 
 
@@ -139,16 +135,16 @@ def _step(plane: Plane, pixels: np.ndarray) -> float:
     return abs(plane.hdu.number("BSCALE") or 1.0) if bitpix > 0 else 0.0
 
 
-def _identity(path: str, stem: str, headers: list[Hdu]) -> str:
+def _identity(file: FitsFile, headers: list[Hdu]) -> str:
     """The header's name of the object where it tells objects apart, which takes a digit, else the file's."""
     for key in ID_KEYS:
         for hdu in headers:
             name = hdu.text(key)
             if re.search(r"\d", name) and name not in ("0", "-1"):
                 return name
-    if stem.lower() in COMMON_NAMES or len(stem) == 1:
-        return f"{Path(path).absolute().parent.name}-{stem}"
-    return stem
+    if file.stem.lower() in COMMON_NAMES or len(file.stem) == 1:
+        return f"{Path(file.path).absolute().parent.name}-{file.stem}"
+    return file.stem
 
 
 def _position(primary: Hdu, first: Hdu, height: int, width: int) -> sky.Position:

@@ -19,8 +19,9 @@ import os
 import re
 import stat
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,11 @@ _LOOKS_LIKE = {
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class Hdu:
     """One header and the bytes of its data. Nothing is interpreted before it is asked for."""
 
-    file: FitsFile
+    content: Content
     index: int
     header_start: int
     data_start: int
@@ -63,7 +64,7 @@ class Hdu:
     @cached_property
     def header(self) -> astropy_fits.Header:
         try:
-            return astropy_fits.Header.fromstring(self.file.data[self.header_start : self.data_start])
+            return astropy_fits.Header.fromstring(self.content.data[self.header_start : self.data_start])
         # astropy raises whatever its parser trips over, and a broken header is an ordinary case here.
         except Exception as error:
             raise Refused(reasons.BROKEN_HEADER, _words(self.index, error)) from error
@@ -108,15 +109,13 @@ class Hdu:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """Of an image, before decompression, slowest axis first; () without data."""
+        """Of an image, after decompression, slowest axis first; () without data."""
         prefix = "Z" if self.is_compressed else ""
         axes = [self._claim(f"{prefix}NAXIS{n + 1}") for n in range(self._claim(f"{prefix}NAXIS"))]
-        for n, length in enumerate(axes):
-            tile = self.get(f"ZTILE{n + 1}")
-            if self.is_compressed and tile is not None and not (isinstance(tile, int) and 0 < tile <= length):
-                raise Refused(
-                    reasons.BROKEN_HEADER, f"HDU {self.index} claims a tile of {tile} in {length} pixels"
-                )
+        # A tile is decompressed whole, so its claim is checked like that of the image; 16 Mpixel do no harm.
+        tiles = [self._claim(key) for n in range(len(axes)) if self.get(key := f"ZTILE{n + 1}") is not None]
+        if self.is_compressed and math.prod(tiles) > max(math.prod(axes), 1 << 24):
+            raise Refused(reasons.BROKEN_HEADER, f"HDU {self.index} claims tiles of {tiles} in {axes} pixels")
         return tuple(reversed(axes)) if self.size else ()
 
     def _claim(self, key: str) -> int:
@@ -129,7 +128,7 @@ class Hdu:
         """Pixels in native byte order, scaled and decompressed. Check ``shape`` first: this allocates
         them."""
         try:
-            data = self.file.astropy[self.index].data
+            data = self.content.astropy[self.index].data
             image = np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("="))
         # astropy's decompressors raise whatever they trip over, and broken data is an ordinary case here.
         except Exception as error:
@@ -170,7 +169,7 @@ class Hdu:
         values = np.ndarray(
             (self.n_rows, column.repeat),
             dtype,
-            buffer=self.file.data,
+            buffer=self.content.data,
             offset=self.data_start + column.offset,
             strides=(self._claim("NAXIS1"), dtype.itemsize),
         ).astype(dtype.newbyteorder("="))
@@ -186,7 +185,7 @@ class Hdu:
             return None
         if column.code == "A":
             start = self.data_start + column.offset
-            text = self.file.data[start : start + column.repeat]
+            text = self.content.data[start : start + column.repeat]
             return text.split(b"\0")[0].decode("ascii", "replace").strip()
         values = self.column(name)
         return values[0, 0].item() if values is not None and values.shape[1] == 1 else None
@@ -203,14 +202,26 @@ class Column:
     code: str
 
 
-@dataclass
+@dataclass(eq=False)
 class FitsFile:
-    """A file in memory: its hash as on disk, its bytes after gzip, its HDUs."""
+    """A file in memory."""
 
     path: str
     sha256: str
+    """Of the bytes on disk."""
+    hdus: list[Hdu]
+
+    @property
+    def stem(self) -> str:
+        """File name without folder and FITS endings."""
+        return re.sub(r"(\.(fits|fit|fts))?(\.(gz|fz))?$", "", PurePath(self.path).name, flags=re.IGNORECASE)
+
+
+@dataclass(eq=False)
+class Content:
+    """The bytes of a file after gzip, shared by its HDUs, and astropy's view of them."""
+
     data: bytes
-    hdus: list[Hdu] = field(default_factory=list)
 
     @cached_property
     def astropy(self) -> astropy_fits.HDUList:
@@ -239,9 +250,8 @@ def read_bytes(path: str) -> bytes:
 
 def parse(path: str, raw: bytes, sha256: str) -> FitsFile:
     """FITS file from its bytes on disk, plain or gzip. Raises Refused."""
-    file = FitsFile(path, sha256, _gunzip(raw) if raw.startswith(b"\x1f\x8b") else raw)
-    file.hdus = _scan(file)
-    return file
+    content = Content(_gunzip(raw) if raw.startswith(b"\x1f\x8b") else raw)
+    return FitsFile(path, sha256, _scan(content))
 
 
 def sha256_of(raw: bytes) -> str:
@@ -275,9 +285,9 @@ def _gunzip(raw: bytes) -> bytes:
     return b"".join(chunks)
 
 
-def _scan(file: FitsFile) -> list[Hdu]:
+def _scan(content: Content) -> list[Hdu]:
     """Walk the headers; see FITS Standard 4.0, §3.3 and §4.4.1 for sizes. Raises Refused."""
-    data = file.data
+    data = content.data
     if not data:
         raise Refused(reasons.EMPTY)
     if not data.startswith(b"SIMPLE  ="):
@@ -296,7 +306,7 @@ def _scan(file: FitsFile) -> list[Hdu]:
             raise Refused(
                 reasons.TRUNCATED, f"HDU {len(hdus)} claims {size} bytes of data, {there} are there"
             )
-        hdus.append(Hdu(file, len(hdus), start, min(end, len(data)), size))
+        hdus.append(Hdu(content, len(hdus), start, min(end, len(data)), size))
         start = end + -(-size // BLOCK) * BLOCK
     return hdus
 

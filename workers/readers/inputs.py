@@ -21,7 +21,7 @@ class Found:
     ignored: int = 0
     """Files in searched folders that are not named like FITS."""
     missing: list[str] = field(default_factory=list)
-    """Inputs, or lines of a list, that do not exist."""
+    """Inputs, or lines of a list, that do not exist, and folders that cannot be read."""
 
 
 def find_inputs(inputs: Sequence[str]) -> Found:
@@ -35,11 +35,13 @@ def find_inputs(inputs: Sequence[str]) -> Found:
     found = Found()
     seen: set[str] = set()
     for name in _expand(inputs, found):
-        path = os.path.abspath(name)  # noqa: PTH100 (resolve() would follow links, and the path is an identity)
+        # Path.resolve() would follow links, and the path is part of an observation's identity.
+        path = os.path.abspath(name)  # noqa: PTH100
         if not os.path.lexists(path):
             found.missing.append(name)
             continue
-        for file in _walk(path, found) if Path(path).is_dir() else (path,):
+        is_folder = os.path.isdir(path)  # noqa: PTH112 (Path.is_dir() raises where it may not look)
+        for file in _walk(path, found) if is_folder else (path,):
             if file not in seen:
                 seen.add(file)
                 found.paths.append(file)
@@ -60,7 +62,10 @@ def _expand(inputs: Sequence[str], found: Found) -> Iterator[str]:
 
 
 def _walk(folder: str, found: Found) -> Iterator[str]:
-    for root, folders, files in os.walk(folder):
+    def unreadable(error: OSError) -> None:
+        found.missing.append(str(error.filename))
+
+    for root, folders, files in os.walk(folder, onerror=unreadable):
         folders.sort()
         for name in sorted(files):
             if name.lower().endswith(ENDINGS):

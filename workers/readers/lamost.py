@@ -6,8 +6,6 @@ wavelengths are in vacuum; the flux is only relative, so its inverse variance is
 
 from __future__ import annotations
 
-from pathlib import PurePath
-
 import numpy as np
 
 from workers.readers import reasons, sky
@@ -37,7 +35,7 @@ def read_lamost(file: FitsFile) -> Spectrum:
     flux, ivar, first = on_grid(rows[0], rows[1], start + step * np.arange(shape[1]), rows[3] != 0)
     ra, dec = sky.from_keys(primary, "RA", "DEC")
     return Spectrum(
-        object_id=_identity(file.path, primary),
+        object_id=_identity(file, primary),
         survey="LAMOST",
         path=file.path,
         sha256=file.sha256,
@@ -45,6 +43,7 @@ def read_lamost(file: FitsFile) -> Spectrum:
         ivar=ivar,
         ra=ra,
         dec=dec,
+        flags={"relative-flux"},
         first=first,
         redshift=primary.number("Z"),
         spectral_class=primary.text("CLASS"),
@@ -52,10 +51,10 @@ def read_lamost(file: FitsFile) -> Spectrum:
     )
 
 
-def _identity(path: str, primary: Hdu) -> str:
+def _identity(file: FitsFile, primary: Hdu) -> str:
     """The part of LAMOST's own file names after ``spec-``: night, plan, spectrograph and fibre."""
     night, spectrograph, fiber = (primary.number(key) for key in ("LMJD", "SPID", "FIBERID"))
     plan = primary.text("PLANID")
     if None in (night, spectrograph, fiber) or not plan:
-        return PurePath(path).name.split(".")[0].removeprefix("spec-")
+        return file.stem.removeprefix("spec-")
     return f"{night:.0f}-{plan}_sp{spectrograph:02.0f}-{fiber:03.0f}"

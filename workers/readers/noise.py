@@ -11,6 +11,9 @@ FLOOR = 1e-3
 """Least noise over the range of the image (0.5th to 99.5th percentile), for images that were denoised,
 padded with a constant, or rescaled to 8 bits: none of them knows its values better than that."""
 
+MIN_PIXELS = 32
+"""Fewest border pixels that give a noise."""
+
 SENTINEL = 1e3
 """A value that several pixels share exactly, and this many times beyond all others, is a code for "no
 data"."""
@@ -21,8 +24,8 @@ def estimate_noise(image: np.ndarray, good: np.ndarray, step: float = 0.0) -> fl
 
     The estimate is 1.4826 MAD of a border a tenth of the image wide, where a centred object is faint.
     Differences of neighbouring pixels would be too small by a factor of two on resampled images, whose
-    noise is correlated. Where half of the border has one value (padding, clipped sky), the pixels that
-    differ from it are taken instead.
+    noise is correlated. Where half of the border has one value (padding, clipped sky), the border pixels
+    that differ from it are taken; where those are too few, nothing is known but the floor.
 
     ``image`` (height, width); ``good`` of that shape, False for pixels to leave out; ``step`` is the
     distance of two values of an integer image, whose rounding alone gives step / √12. The result is at
@@ -35,9 +38,9 @@ def estimate_noise(image: np.ndarray, good: np.ndarray, step: float = 0.0) -> fl
     border = good.copy()
     border[rim:-rim, rim:-rim] = False
     sigma = _mad(image[border])
-    if sigma == 0:
-        common = np.median(image[border]) if border.any() else np.median(values)
-        sigma = _mad(values[values != common])
+    if sigma == 0 and border.any():
+        others = image[border & (image != np.median(image[border]))]
+        sigma = _mad(others) if others.size >= MIN_PIXELS else 0.0
     low, high = np.percentile(values, [0.5, 99.5])
     spread = high - low or values.max() - values.min()
     return float(max(sigma, FLOOR * spread, step / np.sqrt(12)))

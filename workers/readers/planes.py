@@ -20,10 +20,22 @@ MIN_SIDE, MAX_SIDE = 16, 512
 MAX_PLANES = 12
 
 ROLES = {
-    "ivar": {"IVAR", "INVVAR", "INVVARIANCE", "INVERSEVARIANCE"},
+    "ivar": {"IVAR"},
     "variance": {"VAR", "VARIANCE", "VARMAP"},
-    "error": {"ERR", "ERROR", "ERRORS", "RMS", "SIGMA", "NOISE", "STD", "STDDEV", "UNCERT", "UNCERTAINTY"},
-    "mask": {"MASK", "DQ", "BADPIX"},
+    "error": {
+        "ERR",
+        "ERROR",
+        "ERRORS",
+        "RMS",
+        "SIGMA",
+        "NOISE",
+        "STD",
+        "STDDEV",
+        "UNC",
+        "UNCERT",
+        "UNCERTAINTY",
+    },
+    "mask": {"MASK", "DQ", "BADPIX", "BPM", "FLAGS"},
     "weight": {"WEIGHT", "WHT", "WGT"},
     "other": {"PSF", "MODEL", "BACKGROUND", "BKG", "RESIDUAL", "SEGMENTATION", "SEG", "COVERAGE", "EXPOSURE"},
 }
@@ -45,6 +57,8 @@ SCIENCE_WORDS = {
 }
 """Words that say that an HDU holds an image, not which."""
 
+NEUTRAL_WORDS = {"MAP", "PLANE", "ARRAY", "EXT", "BAD", "PIXEL", "PIXELS"}
+
 NOT_A_FAULT = {
     "DETECTED",
     "DETECTED_NEGATIVE",
@@ -59,7 +73,7 @@ NOT_A_FAULT = {
 pixel good. DETECTED covers the very object that a cutout is made for."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Plane:
     """One image HDU: its role, and the band it belongs to ('' where EXTNAME names none)."""
 
@@ -75,84 +89,97 @@ class Plane:
 
 
 def find_planes(file: FitsFile) -> list[Plane]:
-    """Every image HDU that holds pixels, in file order, without those of no use. Raises Refused."""
-    found = []
+    """Every image HDU with a use, in file order. Raises Refused when arrays are there, but no image."""
+    found, odd = [], []
     for hdu in file.hdus:
         if not hdu.is_image or not hdu.shape:
             continue
         role, band = role_of(hdu.name)
-        if role != "other":
-            found.append(Plane(hdu, role, band, _cube(hdu)))
+        shape = _cube(hdu.shape)
+        if shape is None:
+            odd.append(hdu)
+        elif role != "other":
+            found.append(Plane(hdu, role, band, shape))
+    if odd and not found:
+        raise Refused(reasons.NOT_AN_IMAGE, f"HDU {odd[0].index} has shape {odd[0].shape}")
     return found
 
 
 def role_of(name: str) -> tuple[str, str]:
     """Role and band by EXTNAME: ``DES_G_RMS`` → ("error", "DES_G"); role ``science`` when no word says
-    otherwise."""
+    otherwise. Numbers glued to such a word only count HDUs: ``VAR2`` → ("variance", "").
+    """
+    name = re.sub(r"inv(erse)?[^a-z0-9]*var(iance)?", "IVAR", name, flags=re.IGNORECASE)
     words = [word for word in re.split(r"[^A-Za-z0-9]+", name) if word]
-    role = "science"
-    for candidate, known in ROLES.items():
-        if any(word.upper() in known for word in words):
-            role = candidate
-            break
-    drop = SCIENCE_WORDS if role == "science" else SCIENCE_WORDS | ROLES[role]
-    return role, "_".join(word for word in words if word.upper() not in drop)
+    plain = {word: word.upper().rstrip("0123456789") for word in words}
+    role = next((role for role, known in ROLES.items() if known & set(plain.values())), "science")
+    drop = SCIENCE_WORDS | NEUTRAL_WORDS | ROLES.get(role, set())
+    return role, "_".join(word for word in words if plain[word] not in drop)
 
 
-def check_size(planes: list[Plane]) -> None:
-    """Raise Refused unless the bands, all of one shape, have an allowed size."""
-    _, height, width = planes[0].shape
+def check_size(bands: list[Plane]) -> None:
+    """Raise Refused unless the bands, all of one height and width, have an allowed size."""
+    _, height, width = bands[0].shape
     if min(height, width) < MIN_SIDE:
         raise Refused(reasons.TOO_SMALL, f"{width} × {height} pixels")
     if max(height, width) > MAX_SIDE:
         raise Refused(reasons.TOO_WIDE, f"{width} × {height} pixels")
-    n_planes = sum(plane.shape[0] for plane in planes)
+    n_planes = sum(plane.shape[0] for plane in bands)
     if n_planes > MAX_PLANES:
         raise Refused(reasons.TOO_MANY_PLANES, f"{n_planes} planes of {width} × {height} pixels")
 
 
-def companions(bands: list[Plane], planes: list[Plane], role: str) -> np.ndarray | None:
-    """Planes of one role, stacked like the bands: (n_planes, height, width) float64, or None without any.
+def pair(science: list[Plane], planes: list[Plane], role: str) -> list[Plane | None]:
+    """The companion in this role of each science HDU, None for those without.
 
-    A companion belongs to the band that its EXTNAME names. Those that name none go with all bands when
-    there is one, with the bands in file order when there are as many as bands. NaN where a band has no
-    companion. Raises Refused when they pair with nothing or have other shapes.
+    A companion goes with the band that its EXTNAME names. Those that name none go with every band when there
+    is one of them, and with the bands in file order when there is one for each. Raises Refused for any other
+    number, and for a name that no band has.
     """
-    own = [plane for plane in planes if plane.role == role]
-    if not own:
-        return None
-    n_planes, (_, height, width) = sum(plane.shape[0] for plane in bands), bands[0].shape
-    starts = np.cumsum([0, *(plane.shape[0] for plane in bands)])
-    stack = np.full((n_planes, height, width), np.nan)
-    unnamed = [plane for plane in own if not plane.band]
-    paired = 0
-    for plane in own:
-        if plane.band:
-            at = [n for n, band in enumerate(bands) if plane.band.upper() in _names(band)]
-            if not at and len(bands) == 1 and len(own) == 1:
-                at = [0]
-        elif len(unnamed) == 1:
-            at = list(range(len(bands)))
-        elif len(unnamed) == len(bands):
-            at = [unnamed.index(plane)]
-        else:
-            at = []
-        if not at:
+    found: list[Plane | None] = [None] * len(science)
+    unnamed = []
+    for plane in planes:
+        if plane.role != role:
             continue
-        paired += 1
-        first, last = int(starts[at[0]]), int(starts[at[-1] + 1])
-        if plane.shape[1:] != (height, width) or plane.shape[0] not in (1, last - first):
+        named = [n for n, band in enumerate(science) if plane.band.upper() in _names(band)]
+        if named:
+            found[named[0]] = plane
+        elif not plane.band or len(science) == 1:
+            unnamed.append(plane)
+        else:
+            raise Refused(reasons.UNPAIRED, f"{plane.hdu.name} belongs to no band")
+    if len(unnamed) == 1:
+        found = [own or unnamed[0] for own in found]
+    elif len(unnamed) == len(science):
+        found = list(unnamed)
+    elif unnamed:
+        raise Refused(reasons.UNPAIRED, f"{len(unnamed)} of {role} for {len(science)} images")
+    return found
+
+
+def stack(bands: list[Plane], partners: list[Plane | None]) -> np.ndarray | None:
+    """Companions of the bands (n_planes, height, width) float64; None without any.
+
+    NaN fills the planes of a band that has none, infinity stands for NaN in the file. Raises Refused when
+    shapes differ; a companion of one plane serves a whole cube.
+    """
+    if not any(partners):
+        return None
+    planes = []
+    for band, partner in zip(bands, partners, strict=True):
+        if partner is None:
+            planes.append(np.full(band.shape, np.nan))
+            continue
+        if partner.shape[1:] != band.shape[1:] or partner.shape[0] not in (1, band.shape[0]):
             raise Refused(
-                reasons.SHAPES_DIFFER, f"{plane.hdu.name} {plane.shape}, image {bands[at[0]].shape}"
+                reasons.SHAPES_DIFFER, f"{partner.hdu.name} is {partner.shape}, its image {band.shape}"
             )
-        pixels = good_bits(plane) if role == "mask" else plane.pixels()
-        stack[first:last] = pixels
-    if not paired:
-        raise Refused(reasons.UNPAIRED, ", ".join(plane.hdu.name for plane in own)[:200])
-    return stack
+        pixels = bad_bits(partner) if partner.role == "mask" else partner.pixels()
+        planes.append(np.broadcast_to(np.nan_to_num(pixels.astype(np.float64), nan=np.inf), band.shape))
+    return np.concatenate(planes)
 
 
-def good_bits(plane: Plane) -> np.ndarray:
+def bad_bits(plane: Plane) -> np.ndarray:
     """Mask (n_planes, height, width), nonzero where a pixel is bad."""
     pixels = plane.pixels()
     bits = {card[3:]: plane.hdu.number(card) for card in plane.hdu.header if card.upper().startswith("MP_")}
@@ -170,10 +197,9 @@ def _names(band: Plane) -> set[str]:
     return {name.upper() for name in (band.band, band.hdu.text("FILTER"), band.hdu.text("BAND")) if name}
 
 
-def _cube(hdu: Hdu) -> tuple[int, int, int]:
-    shape = hdu.shape
-    while len(shape) > 2 and shape[0] == 1:
+def _cube(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
+    while len(shape) > 3 and shape[0] == 1:
         shape = shape[1:]
     if len(shape) not in (2, 3) or not math.prod(shape):
-        raise Refused(reasons.NOT_AN_IMAGE, f"HDU {hdu.index} has shape {hdu.shape}")
-    return (1, *shape) if len(shape) == 2 else (shape[0], shape[1], shape[2])
+        return None
+    return (1, shape[0], shape[1]) if len(shape) == 2 else (shape[0], shape[1], shape[2])

@@ -34,6 +34,7 @@ TOO_MANY_PLANES = "more than 12 planes: split a stack of objects into one file p
 NOT_AN_IMAGE = "array of neither 2 nor 3 dimensions: give a 2-D image, a cube of bands or one band per HDU"
 SHAPES_DIFFER = "variance, error or mask extension of another shape than its image: cut both alike"
 UNPAIRED = "variance, error or mask extensions that pair with no band: name them after their bands"
+UNITS = "flux of a size that float32 cannot hold squared: write it in another unit"
 CONSTANT = "constant image: it holds nothing to score"
 NOT_SCIENCE = "a PSF, noise map or mask by its name: give science images only"
 

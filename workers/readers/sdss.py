@@ -8,7 +8,6 @@ others often have none), and in how an object is called; the coadd is always one
 from __future__ import annotations
 
 import re
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,8 @@ from workers.readers import reasons, sky
 from workers.readers.fits import FitsFile, Hdu, finite
 from workers.readers.reasons import Refused
 from workers.readers.sample import LOGLAM_STEP, Spectrum
+
+COADD_COLUMNS = {"FLUX", "IVAR", "LOGLAM"}
 
 BAD_BITS = {
     "NOPLUG": 0,
@@ -57,16 +58,22 @@ _LIMIT = float(np.finfo(np.float32).max)
 
 
 def find_coadd(file: FitsFile) -> Hdu | None:
-    """The table that holds a spectrum: one with columns FLUX and LOGLAM, or at least FLUX."""
-    tables = [hdu for hdu in file.hdus[:8] if hdu.is_table and "FLUX" in hdu.columns]
-    return next((hdu for hdu in tables if "LOGLAM" in hdu.columns), tables[0] if tables else None)
+    """The table that holds a spectrum, or what was meant to: the first with a column FLUX, LOGLAM or IVAR.
+
+    The exposures of a full spec file have these columns too, further back. A source list beside an image
+    may have FLUX, so that without LOGLAM the file must have no image.
+    """
+    table = next((hdu for hdu in file.hdus[:8] if hdu.is_table and COADD_COLUMNS & hdu.columns.keys()), None)
+    if table and "LOGLAM" not in table.columns and any(hdu.is_image and hdu.shape for hdu in file.hdus):
+        return None
+    return table
 
 
 def read_sdss(file: FitsFile, coadd: Hdu) -> Spectrum:
     """Spectrum of a spec file. Raises Refused."""
-    missing = [name for name in ("flux", "ivar", "loglam") if name.upper() not in coadd.columns]
+    missing = COADD_COLUMNS - coadd.columns.keys()
     if missing:
-        raise Refused(reasons.MISSING_COLUMNS, f"HDU {coadd.index} has no column {', '.join(missing)}")
+        raise Refused(reasons.MISSING_COLUMNS, f"HDU {coadd.index} has no {', '.join(sorted(missing))}")
     bad = _bits(_pixels(coadd, "and_mask")) & BAD_MASK != 0 if "AND_MASK" in coadd.columns else None
     flux, ivar, first = on_grid(_pixels(coadd, "flux"), _pixels(coadd, "ivar"), _pixels(coadd, "loglam"), bad)
 
@@ -164,8 +171,7 @@ def _identity(file: FitsFile, primary: Hdu, catalog: Hdu | None) -> tuple[str, s
         values = (finite(found) for name in names for found in (primary.get(name), _cell(catalog, name)))
         return next((int(value) for value in values if value is not None and value >= 0), None)
 
-    stem = PurePath(file.path).name.split(".")[0]
-    name = _NAME.match(stem)
+    name = _NAME.match(file.stem)
     mjd = whole("MJD")
     catalog_id = whole("CATALOGID")
     field = whole("FIELDID", "FIELD")
@@ -178,7 +184,7 @@ def _identity(file: FitsFile, primary: Hdu, catalog: Hdu | None) -> tuple[str, s
     if plate is not None and mjd is not None and fiber is not None:
         return f"{plate:04d}-{mjd:05d}-{fiber:04d}", "BOSS" if mjd >= FIRST_BOSS_MJD else "SDSS"
     if name is None:
-        return stem, "SDSS"
+        return file.stem, "SDSS"
     if len(name[3]) > 4:
         return f"{name[1]}-{name[2]}-{name[3]}", "SDSS-V"
     return f"{name[1]}-{name[2]}-{name[3]}", "BOSS" if int(name[2]) >= FIRST_BOSS_MJD else "SDSS"
