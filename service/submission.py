@@ -14,9 +14,7 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from service.catalog import runs
-from service.catalog.engine import CatalogError
-from service.catalog.schema import models as models_table
+from service.catalog import registry, runs
 from service.queue import submit_paths, waiting_messages
 from service.settings import Settings
 
@@ -38,20 +36,13 @@ class Submission:
 
 
 def models_in_force(engine: sa.Engine, name: str | None = None) -> dict[str, str]:
-    """Model id by kind: the newest of each kind, or only the one of this name (the newest of it) or full id.
+    """Model id by kind: the newest of each kind, or only what goes by this name or full id.
 
     :raises CatalogError: when no model is called ``name``.
     """
-    m = models_table.c
-    wanted = sa.select(m.kind, m.id).order_by(m.created_at, m.id)
     if name is not None:
-        wanted = wanted.where(sa.or_(m.name == name, m.id == name))
-    with engine.connect() as connection:
-        newest = dict(connection.execute(wanted).tuples().all())
-    if name is not None and not newest:
-        msg = f"no model is called {name!r}: train it with `peculiar train KIND INPUT… --name {name}`"
-        raise CatalogError(msg)
-    return newest
+        return {model["kind"]: model["id"] for model in registry.find_models(engine, name)}
+    return {kind: model["id"] for kind, model in registry.newest_models(engine).items()}
 
 
 def start_run(

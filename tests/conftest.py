@@ -1,8 +1,8 @@
-"""What every test may use: clean settings, a catalog of its own, the real PostgreSQL and Redis, real survey files.
+"""What every test may use: clean settings, the real PostgreSQL and Redis, real survey files.
 
 `make test` starts the two servers and names them in PECULIAR_TEST_POSTGRES (an account that may create
-databases) and PECULIAR_TEST_REDIS. Without these variables the tests that need them are skipped, or fail where
-PECULIAR_TEST_SERVICES=required.
+databases) and PECULIAR_TEST_REDIS. Without these variables the tests that need them are skipped, or fail
+where PECULIAR_TEST_SERVICES=required.
 """
 
 from __future__ import annotations

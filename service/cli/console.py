@@ -120,13 +120,13 @@ def _cell(value: Any) -> str:
 
 
 @contextmanager
-def progress(total: int | None, label: str) -> Iterator[Callable[[int], None]]:
+def progress(total: int | None, label: str) -> Iterator[Callable[..., None]]:
     """A progress bar on standard error, silent when that is no terminal.
 
-    Yields a function to call with the number done so far.
+    Yields a function to call with the number done so far and, where it is not known before, the total.
     """
     if not sys.stderr.isatty():
-        yield lambda done: None
+        yield lambda done, total=None: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -134,7 +134,7 @@ def progress(total: int | None, label: str) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda done, total=None: bar.update(task, completed=done, total=total)
 
 
 def load_settings() -> Any:

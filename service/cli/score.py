@@ -43,9 +43,11 @@ def command(
         console.require_broker(settings, "--no-wait")
     found = find_inputs(list(inputs))
     for path in found.missing:
+        if path.startswith("@"):
+            raise console.fail(f"no such list of paths: {path[1:]}")
         console.note(f"no such file or folder: {path}")
     if found.ignored:
-        console.note(f"{found.ignored} files in the folders are not FITS by their names and were left out")
+        console.note(f"left out {found.ignored} in the folders that are not named like FITS files")
     if not found.paths:
         raise console.fail("nothing to score: no FITS file among the inputs")
     engine = open_catalog(settings.database_url, create=True)
