@@ -48,7 +48,10 @@ def export_rows(engine: sa.Engine, out: Path, model: str | None = None) -> int:
     with engine.connect() as connection:
         key = json_keys(connection, scores.c.parts)
         names = connection.scalars(
-            sa.select(key.c.key).select_from(scores, key).where(scores.c.model_id.in_(ids)).distinct()
+            sa.select(key.c.key)
+            .select_from(scores.join(key, sa.true()))
+            .where(scores.c.model_id.in_(ids))
+            .distinct()
         )
         columns = ROW + part_columns(sorted(names))
         fractions = lens_fractions(connection, ids)
