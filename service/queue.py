@@ -15,7 +15,8 @@ message is sent: `peculiar score`, `peculiar nightly` and the API's submission d
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,10 @@ QUEUE = "peculiar"
 # SWEEP_S.
 LEASE_S = 20
 SWEEP_S = 5
+
+
+class BrokerError(Exception):
+    """The broker cannot be reached; the words are for the person who asked."""
 
 
 class Manifest(BaseModel):
@@ -103,33 +108,60 @@ def _transport_options(broker_url: str) -> dict[str, Any]:
     return {}
 
 
+@contextmanager
+def reachable(app: Celery) -> Iterator[None]:
+    """Turns a broker's silence into one sentence for the user."""
+    from kombu.exceptions import OperationalError
+
+    connection = app.connection_for_write()
+    try:
+        yield
+    except (OperationalError, *connection.connection_errors) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        # as_uri() leaves the password out.
+        raise BrokerError(f"the broker at {connection.as_uri()} does not answer: {reason}") from error
+
+
 def submit(app: Celery, manifest: Manifest) -> None:
     """Put one message on the queue.
 
-    :raises kombu.exceptions.OperationalError: when the broker cannot be reached.
+    :raises BrokerError: when the broker cannot be reached.
     """
-    app.send_task(SCORE_TASK, kwargs={"manifest": manifest.model_dump(mode="json")})
+    with reachable(app):
+        app.send_task(SCORE_TASK, kwargs={"manifest": manifest.model_dump(mode="json")})
 
 
 def submit_paths(
     app: Celery, run: int, night: date, models: dict[str, str], paths: Sequence[str], batch_size: int
 ) -> None:
-    """Put all paths of a run on the queue, ``batch_size`` to a message."""
+    """Put all paths of a run on the queue, ``batch_size`` to a message.
+
+    :raises BrokerError: when the broker cannot be reached.
+    """
     for start in range(0, len(paths), batch_size):
         chunk = list(paths[start : start + batch_size])
         submit(app, Manifest(run=run, night=night, models=models, paths=chunk))
 
 
 def waiting_messages(app: Celery) -> int:
-    """Messages on the queue that no worker has taken yet; 0 when the queue does not exist."""
-    with app.connection_for_read() as connection, connection.channel() as channel:
+    """Messages on the queue that no worker has taken yet; 0 when the queue does not exist.
+
+    :raises BrokerError: when the broker cannot be reached.
+    """
+    with reachable(app), app.connection_for_read() as connection, connection.channel() as channel:
         try:
-            return channel.queue_declare(app.conf.task_default_queue, passive=True).message_count
-        except connection.channel_errors:
+            return int(channel.queue_declare(app.conf.task_default_queue, passive=True).message_count)
+        except connection.channel_errors as error:
+            if isinstance(error, connection.connection_errors):
+                raise
             return 0
 
 
 def live_workers(app: Celery, timeout: float = 1.0) -> list[str]:
-    """Names of the workers that answer within ``timeout`` seconds."""
-    replies: Iterable[dict[str, Any]] = app.control.ping(timeout=timeout) or []
+    """Names of the workers that answer within ``timeout`` seconds.
+
+    :raises BrokerError: when the broker cannot be reached.
+    """
+    with reachable(app):
+        replies: Iterable[dict[str, Any]] = app.control.ping(timeout=timeout) or []
     return sorted(name for reply in replies for name in reply)

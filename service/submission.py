@@ -58,16 +58,15 @@ def start_run(
     With ``night`` they join that night's run with these models, which is one however often it is started:
     what it has scored or failed already is not queued again unless the file has changed. Without, they get
     a run of their own, and all are scored.
+
+    :raises BrokerError: when the queue cannot be reached; no run is begun then.
     """
+    queue_is_empty = waiting_messages(app) == 0
     today = night or datetime.now(UTC).date()
-    key = (
-        f"score/{uuid4()}"
-        if night is None
-        else "/".join([ANY_SURVEY, str(night), "+".join(sorted(models.values()))])
-    )
+    key = f"{ANY_SURVEY}/{night}/{'+'.join(sorted(models.values()))}" if night else f"score/{uuid4()}"
     run = runs.open_run(engine, key, ANY_SURVEY, str(today), models)
     queued = runs.add_inputs(engine, run, map(file_state, paths))
-    if night is not None and waiting_messages(app) == 0:
+    if night is not None and queue_is_empty:
         # Left over from a start that died, or from a broker that lost its messages. What is scored twice by
         # this changes nothing.
         queued = sorted({*queued, *runs.outstanding(engine, run)})

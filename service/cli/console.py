@@ -60,8 +60,6 @@ def explain(error: Exception) -> str:
     if module == "sqlalchemy":
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         return f"the catalog does not answer or refuses: {reason} (PECULIAR_DATABASE_URL says where it is)"
-    if module in ("kombu", "redis", "amqp"):
-        return f"the broker does not answer: {text} (PECULIAR_BROKER_URL says where it is)"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror or text}"
     if isinstance(error, OSError | ValueError) or module in ("service", "workers", "models"):

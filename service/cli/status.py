@@ -23,7 +23,7 @@ def command(as_json: bool) -> None:
     if settings.broker_url.startswith("memory://"):
         click.echo("queue    in each command's own process (PECULIAR_BROKER_URL is memory://)")
     elif status["queue"] is None:
-        click.echo(f"queue    the broker does not answer: {status['broker_error']}")
+        click.echo(f"queue    unknown: {status['broker_error']}")
     else:
         click.echo(f"queue    {status['queue']} messages wait")
         click.echo(
@@ -49,16 +49,14 @@ def _run_row(run: dict[str, Any]) -> list[Any]:
 
 def gather(settings: Any, engine: Any) -> dict[str, Any]:
     """What the command prints as JSON. ``queue`` is None where the broker does not answer."""
-    from kombu.exceptions import OperationalError
-
     from service.catalog import queries
-    from service.queue import live_workers, make_app, waiting_messages
+    from service.queue import BrokerError, live_workers, make_app, waiting_messages
 
     broker: dict[str, Any] = {"queue": 0, "workers": []}
     if not settings.broker_url.startswith("memory://"):
         app = make_app(settings)
         try:
             broker = {"queue": waiting_messages(app), "workers": live_workers(app)}
-        except (OperationalError, OSError) as error:
-            broker = {"queue": None, "workers": [], "broker_error": " ".join(str(error).split())}
+        except BrokerError as error:
+            broker = {"queue": None, "workers": [], "broker_error": str(error)}
     return broker | queries.status(engine)
