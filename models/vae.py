@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from models.prepared import Prepared
 
 LOG_2PI = math.log(2 * math.pi)
+NETWORK_DTYPE = torch.float32
+"""The networks stay in single precision, also where sums and linear algebra run in double."""
 
 
 @dataclass(slots=True)
@@ -100,11 +102,14 @@ class VAE(nn.Module):
 
     def linear_posterior(self, residual: Tensor, weight: Tensor) -> Posterior:
         """The exact posterior of the linear part for residuals x − mean; all shapes (n, n_values)."""
-        n_latent = self.n_latent
-        outer = (self.basis[:, :, None] * self.basis[:, None, :]).reshape(-1, n_latent**2)
+        # Wᵀ Ψ⁻¹ W for all objects as one matrix product over the upper triangle of its L × L entries
+        i, j = torch.triu_indices(self.n_latent, self.n_latent, device=residual.device)
+        upper = weight @ (self.basis[:, i] * self.basis[:, j])
         # L × L algebra in double precision: a bright object's precision matrix spans eight decades
-        eye = torch.eye(n_latent, dtype=torch.float64, device=residual.device)
-        precision = (weight @ outer).double().reshape(-1, n_latent, n_latent) + eye
+        eye = torch.eye(self.n_latent, dtype=torch.float64, device=residual.device)
+        precision = eye.repeat(len(residual), 1, 1)
+        precision[:, i, j] += upper.double()
+        precision[:, j, i] = precision[:, i, j]
         factor = torch.linalg.cholesky(precision)
         mean = torch.cholesky_solve(((weight * residual) @ self.basis).double().unsqueeze(2), factor).squeeze(2)
         whitener = torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
@@ -121,13 +126,14 @@ class VAE(nn.Module):
         left = (residual - q.mean @ self.basis.T) * weight.sqrt()
         # tanh: one wild pixel must not decide the correction
         seen = torch.stack([torch.tanh(left / 5), (weight > 0).to(left.dtype)], 1)
-        shift, log_stretch = self.encoder(seen, q.mean).chunk(2, 1)
+        correction = self.encoder(seen.to(NETWORK_DTYPE), q.mean.to(NETWORK_DTYPE)).to(left.dtype)
+        shift, log_stretch = correction.chunk(2, 1)
         return Posterior(q.mean + shift, q.whitener, torch.exp(3 * torch.tanh(log_stretch / 3)))
 
     def decode(self, z: Tensor) -> Tensor:
         """Expected values, (n, n_values), for latents (n, L)."""
         linear = self.mean + z @ self.basis.T
-        return linear if self.decoder is None else linear + self.decoder(z)
+        return linear if self.decoder is None else linear + self.decoder(z.to(NETWORK_DTYPE)).to(z.dtype)
 
     def log_likelihood(self, data: Prepared, z: Tensor) -> Tensor:
         """log p(x|z) over the measured values, (n,) nats."""

@@ -1,0 +1,197 @@
+"""Training a bundle from batches of arrays: split, fit the VAE, the mixtures and the calibration."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import sklearn
+import torch
+
+from models import parts as score_parts
+from models.batch import CutoutBatch, SpectrumBatch
+from models.bundle import FORMAT, Bundle
+from models.calibration import COMBINED, Calibration
+from models.cutouts import CutoutPreprocessing
+from models.mixture import Mixture, fit_clusters, fit_density
+from models.prepared import Prepared
+from models.scorer import CHUNK, N_DRAWS, Preprocessing, calibration_arrays
+from models.spectra import SpectrumPreprocessing
+from models.training import Progress, Resume, choose_n_latent, fit_linear, fit_network
+from models.vae import VAE
+
+SMALLEST = 20
+"""Fewest training objects: 14 to fit 2 latent dimensions, 6 to calibrate."""
+MAX_NEIGHBOURS = 5000
+DEFAULT_EPOCHS = {"spectrum": 25, "cutout": 40}
+
+
+@dataclass(slots=True)
+class Split:
+    """Indices of a random split: the calibration set is drawn at random, never by order."""
+
+    train: np.ndarray
+    held_out: np.ndarray
+    """Stops the training early and judges the network."""
+    calibration: np.ndarray
+
+
+def split(n: int, seed: int) -> Split:
+    """70 % to train, 10 % to stop the training early, 20 % to calibrate; small sets stop early on calibration objects.
+
+    Raises ValueError for fewer than SMALLEST objects.
+    """
+    if n < SMALLEST:
+        raise ValueError(f"training needs at least {SMALLEST} objects, got {n}")
+    order = np.random.default_rng([seed, 1]).permutation(n)
+    if n < 500:
+        n_calibration = max(6, round(0.3 * n))
+        return Split(order[n_calibration:], order[:n_calibration], order[:n_calibration])
+    a, b = round(0.2 * n), round(0.3 * n)
+    return Split(order[b:], order[a:b], order[:a])
+
+
+def fit_spectra(
+    batch: SpectrumBatch, name: str, *, fingerprint: str, epochs: int | None = None, seed: int = 0,
+    progress: Progress = lambda *_: None, checkpoint: Path | None = None,
+) -> Bundle:  # fmt: skip
+    """Train a spectral bundle on n spectra.
+
+    Args:
+        fingerprint: hash of the training inputs, kept in the bundle.
+        epochs: passes of the network's training; 0 keeps the linear model.
+        checkpoint: file from which an interrupted training of the same inputs goes on.
+
+    Raises:
+        ValueError: too few spectra, no common wavelengths, or no variation.
+    """
+    part = split(len(batch), seed)
+    rows = part.train
+    preprocessing = SpectrumPreprocessing.fit(
+        SpectrumBatch(batch.flux[rows], batch.ivar[rows], batch.first[rows], batch.redshift[rows])
+    )
+    prepared = preprocessing(batch).to(torch.device("cpu"), torch.float32)
+    return _fit(preprocessing, prepared, part, name, fingerprint, epochs, seed, progress, checkpoint)
+
+
+def fit_cutouts(
+    batches: Sequence[CutoutBatch], bands: tuple[str, ...], name: str, *, fingerprint: str, epochs: int | None = None,
+    seed: int = 0, progress: Progress = lambda *_: None, checkpoint: Path | None = None,
+) -> Bundle:  # fmt: skip
+    """Train a cutout bundle on batches that may differ in image size; otherwise as ``fit_spectra``."""
+    n = sum(len(b) for b in batches)
+    part = split(n, seed)
+    chosen, offset = [], 0
+    for b in batches:
+        rows = part.train[(part.train >= offset) & (part.train < offset + len(b))] - offset
+        if len(rows):
+            chosen.append(CutoutBatch(b.flux[rows], b.ivar[rows]))
+        offset += len(b)
+    preprocessing = CutoutPreprocessing.fit(chosen, bands)
+    size = 256
+    pieces = [
+        preprocessing(CutoutBatch(b.flux[k : k + size], b.ivar[k : k + size])).to(torch.device("cpu"), torch.float32)
+        for b in batches
+        for k in range(0, len(b), size)
+    ]
+    prepared = Prepared(
+        torch.cat([p.x for p in pieces]), torch.cat([p.ivar for p in pieces]), pieces[0].noise_index,
+        *(np.concatenate([getattr(p, f) for p in pieces]) for f in ("snr", "covariates", "outside")),
+    )  # fmt: skip
+    return _fit(preprocessing, prepared, part, name, fingerprint, epochs, seed, progress, checkpoint)
+
+
+def _fit(
+    preprocessing: Preprocessing, data: Prepared, part: Split, name: str, fingerprint: str, epochs: int | None,
+    seed: int, progress: Progress, checkpoint: Path | None,
+) -> Bundle:  # fmt: skip
+    kind, shape = preprocessing.kind, preprocessing.shape
+    train, held_out, calibration_set = (data.rows(i) for i in (part.train, part.held_out, part.calibration))
+    if float(torch.where(train.ivar > 0, train.x - train.x.mean(0), 0.0).abs().max()) == 0:
+        raise ValueError("the training objects are all the same: a density model needs objects that differ")
+    epochs = DEFAULT_EPOCHS[kind] if epochs is None else epochs
+    n_latent = min(choose_n_latent(len(train)), preprocessing.n_values // 2)
+    resume = Resume(checkpoint, f"{fingerprint} {kind} {seed} {epochs} {n_latent}")
+    linear = fit_linear(train, held_out, preprocessing.n_noise, n_latent, seed, progress, resume)
+    model, figures = fit_network(linear, train, held_out, kind, shape, epochs, seed, progress, resume)
+    model = model.eval()
+    latents, covariances = _embed(model, train, CHUNK[kind])
+    n_components = int(np.clip(len(train) // 50, 1, 16))
+    density = fit_density(latents.double(), covariances.double(), n_components, seed)
+    clusters = fit_clusters(latents.double().numpy(), 24, seed)
+    chosen = np.random.default_rng([seed, 2]).permutation(len(latents))[:MAX_NEIGHBOURS]
+    neighbours = latents[torch.from_numpy(chosen)]
+    draws = torch.randn((N_DRAWS, n_latent), generator=torch.Generator().manual_seed(0))
+    weighed, chi2 = _weigh_all(model, density, clusters, neighbours, calibration_set, shape, draws, CHUNK[kind])
+    calibration = Calibration.fit(weighed, calibration_set.covariates, COMBINED[kind])
+    resume.done()
+    thirds = np.array_split(chi2[np.argsort(calibration_set.snr)], 3)
+    spec, arrays = calibration_arrays(calibration)
+    networks = model.encoder is not None
+    return Bundle(
+        {
+            "format": FORMAT,
+            "name": name,
+            "kind": kind,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "preprocessing": preprocessing.to_json(),
+            "network": {
+                "n_latent": n_latent,
+                "convolutional": networks,
+                "parameters": sum(p.numel() for p in model.parameters()),
+            },
+            "calibration": spec,
+            "training": {
+                "fingerprint": fingerprint, "seed": seed, "epochs": epochs,
+                "n_train": len(train), "n_held_out": len(held_out), "n_calibration": len(calibration_set),
+            },
+            "held_out": {
+                **{k: round(v, 3) for k, v in figures.items()},
+                "chi2_by_snr_third": [round(float(np.median(t)), 4) for t in thirds],
+                "smallest_p": calibration.smallest_p,
+            },
+            "versions": {
+                "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
+                "scikit-learn": sklearn.__version__,
+            },
+        },
+        {
+            **{f"vae.{k}": v.detach().numpy() for k, v in model.state_dict().items()},
+            **_mixture_arrays("density", density),
+            **_mixture_arrays("clusters", clusters),
+            **arrays,
+            "neighbours": neighbours.numpy(),
+        },
+    )  # fmt: skip
+
+
+def fingerprint(hashes: Sequence[str]) -> str:
+    """One hash of a training set from the hashes of its files, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+
+
+def _embed(model: VAE, data: Prepared, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.no_grad():
+        q = [model.encode(data.rows(slice(k, k + size))) for k in range(0, len(data), size)]
+    return torch.cat([p.mean for p in q]), torch.cat([p.covariance for p in q])
+
+
+def _weigh_all(
+    model: VAE, density: Mixture, clusters: Mixture, neighbours: torch.Tensor, data: Prepared, shape: tuple[int, ...],
+    draws: torch.Tensor, size: int,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:  # fmt: skip
+    with torch.no_grad():
+        out = [
+            score_parts.weigh(model, density, clusters, neighbours, data.rows(slice(k, k + size)), shape, draws)
+            for k in range(0, len(data), size)
+        ]
+    return {k: np.concatenate([e.parts[k] for e in out]) for k in out[0].parts}, torch.cat([e.chi2 for e in out]).numpy()
+
+
+def _mixture_arrays(name: str, mixture: Mixture) -> dict[str, np.ndarray]:
+    return {f"{name}.{k}": getattr(mixture, k).numpy() for k in ("weights", "means", "covariances")}

@@ -1,0 +1,190 @@
+"""The whole science behind one call: ``Scorer.from_bundle(path).score(batch) -> Scores``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.batch import Batch, CutoutBatch, Scores, SpectrumBatch
+from models.bundle import Bundle, load_bundle
+from models.calibration import Calibration, Part
+from models.cutouts import CutoutPreprocessing
+from models.mixture import Mixture
+from models.networks import WIDTHS, Decoder, Encoder
+from models.parts import weigh
+from models.prepared import Prepared
+from models.spectra import SpectrumPreprocessing
+from models.vae import NETWORK_DTYPE, VAE
+
+Preprocessing = SpectrumPreprocessing | CutoutPreprocessing
+CHUNK = {"spectrum": 256, "cutout": 64}
+"""Objects that go through the model at once; scores do not depend on it."""
+N_DRAWS = 8
+"""Samples of the importance-weighted bound."""
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """``auto`` is CUDA where there is one. Raises ValueError for a device that this machine lacks."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device {name} was asked for, but this machine has no usable CUDA device: use cpu or auto")
+    return torch.device(name)
+
+
+class Scorer:
+    """A trained model ready to score; immutable, and the same for any batch size."""
+
+    def __init__(
+        self, spec: dict[str, Any], preprocessing: Preprocessing, model: VAE, density: Mixture, clusters: Mixture,
+        neighbours: Tensor, calibration: Calibration, device: torch.device,
+    ) -> None:  # fmt: skip
+        self.spec = spec
+        self.kind: str = spec["kind"]
+        self.preprocessing = preprocessing
+        # sums run in double precision so that a row does not depend on the rows beside it; the networks do not need it
+        self.model = model.double().to(device).eval()
+        for network in (self.model.encoder, self.model.decoder):
+            if network is not None:
+                network.to(NETWORK_DTYPE)
+        self.density, self.clusters = density, clusters
+        self.neighbours = neighbours.double().to(device)
+        self.calibration = calibration
+        self.device = device
+        draws = torch.randn((N_DRAWS, model.n_latent), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        self._draws = draws.to(device)
+
+    @property
+    def id(self) -> str:
+        return Bundle(self.spec, {}).id
+
+    @classmethod
+    def from_bundle(cls, path: str | Path, device: str = "auto") -> Scorer:
+        """Load a bundle folder.
+
+        Raises:
+            ValueError: not a bundle, a bundle that was changed, or a device that this machine lacks.
+        """
+        return cls.from_parts(load_bundle(Path(path)), pick_device(device))
+
+    @classmethod
+    def from_parts(cls, bundle: Bundle, device: torch.device) -> Scorer:
+        spec, arrays = bundle.spec, {k: torch.from_numpy(v) for k, v in bundle.arrays.items()}
+        kind = spec["kind"]
+        preprocessing: Preprocessing = (
+            SpectrumPreprocessing.from_json(spec["preprocessing"])
+            if kind == "spectrum"
+            else CutoutPreprocessing.from_json(spec["preprocessing"])
+        )
+        n_latent = spec["network"]["n_latent"]
+        networks = (None, None)
+        if spec["network"]["convolutional"]:
+            size = (preprocessing.shape, n_latent, WIDTHS[kind])
+            networks = (Encoder(*size), Decoder(*size))  # type: ignore[assignment]
+        model = VAE(arrays["vae.mean"], arrays["vae.basis"], preprocessing.n_noise, *networks)
+        model.load_state_dict({k.removeprefix("vae."): v for k, v in arrays.items() if k.startswith("vae.")})
+        mixtures = [
+            Mixture(*(arrays[f"{name}.{k}"].to(device) for k in ("weights", "means", "covariances")))
+            for name in ("density", "clusters")
+        ]
+        return cls(
+            spec, preprocessing, model, *mixtures, arrays["neighbours"], _calibration_from(bundle), device
+        )
+
+    def score(self, batch: Batch) -> Scores:
+        """Score n objects. Pure: no file, no state, no randomness.
+
+        Raises:
+            ValueError: a batch of the other kind, of another number of bands, or with non-finite values.
+        """
+        if batch.kind != self.kind:
+            raise ValueError(f"the model {self.id} scores {self.kind} inputs, this batch is of kind {batch.kind}")
+        if len(batch) == 0:
+            raise ValueError("a batch needs at least one object")
+        if not (np.isfinite(batch.flux).all() and np.isfinite(batch.ivar).all() and (batch.ivar >= 0).all()):
+            raise ValueError("flux and ivar must be finite and ivar ≥ 0; mask a pixel by ivar = 0")
+        with torch.no_grad():
+            parts = [self._score(chunk) for chunk in _chunks(batch, CHUNK[self.kind])]
+        return _concatenate(parts)
+
+    def residual_sigma(self, batch: Batch) -> np.ndarray:
+        """(n, n_values) residual in units of its σ on the model's grid, 0 where unmeasured."""
+        with torch.no_grad():
+            data = self.preprocessing(batch).to(self.device, torch.float64)  # type: ignore[arg-type]
+            _, weight = self.model.variance(data)
+            expected = self.model.decode(self.model.encode(data).mean)
+            return (torch.where(weight > 0, data.x - expected, 0.0) * weight.sqrt()).cpu().numpy()
+
+    def _score(self, batch: Batch) -> Scores:
+        data: Prepared = self.preprocessing(batch).to(self.device, torch.float64)  # type: ignore[arg-type]
+        e = weigh(self.model, self.density, self.clusters, self.neighbours, data, self.preprocessing.shape, self._draws)
+        surprisals = self.calibration.surprisals(e.parts, data.covariates)
+        score = self.calibration.combine(surprisals)
+        p_values = self.calibration.part_p_values(surprisals)
+        flags: list[set[str]] = [{"outside-domain"} if o > 0 else set() for o in data.outside]
+        return Scores(
+            elbo=e.elbo.cpu().numpy(),
+            log_px=e.log_px.cpu().numpy(),
+            log_density=e.log_density.cpu().numpy(),
+            chi2=e.chi2.cpu().numpy(),
+            score=score,
+            p_value=self.calibration.p_value(score),
+            latent=e.latent.float().cpu().numpy(),
+            latent_var=e.latent_var.float().cpu().numpy(),
+            responsibilities=e.responsibilities.float().cpu().numpy(),
+            snr=data.snr,
+            parts={**e.parts, **{f"{name}_p": p for name, p in p_values.items()}},
+            flags=flags,
+        )
+
+
+def calibration_arrays(calibration: Calibration) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A calibration as JSON and arrays, as ``Scorer.from_parts`` reads it."""
+    spec: dict[str, Any] = {"degree": calibration.degree, "combined": list(calibration.combined), "tails": {}}
+    arrays = {f"calibration.{k}": getattr(calibration, k) for k in ("centre", "width", "low", "high", "scores")}
+    for name, part in calibration.parts.items():
+        spec["tails"][name] = {"shape": part.shape, "spread": part.spread}
+        for k in ("location", "log_spread", "quantiles"):
+            arrays[f"calibration.{name}.{k}"] = getattr(part, k)
+    return spec, arrays
+
+
+def _calibration_from(bundle: Bundle) -> Calibration:
+    spec, arrays = bundle.spec["calibration"], bundle.arrays
+    parts = {
+        name: Part(
+            *(arrays[f"calibration.{name}.{k}"] for k in ("location", "log_spread", "quantiles")),
+            shape=tail["shape"], spread=tail["spread"],
+        )
+        for name, tail in spec["tails"].items()
+    }  # fmt: skip
+    ranges = (arrays[f"calibration.{k}"] for k in ("centre", "width", "low", "high"))
+    scores = arrays["calibration.scores"]
+    return Calibration(*ranges, spec["degree"], tuple(spec["combined"]), parts, scores)
+
+
+def _chunks(batch: Batch, size: int) -> Iterator[Batch]:
+    for k in range(0, len(batch), size):
+        rows = slice(k, k + size)
+        if isinstance(batch, SpectrumBatch):
+            yield SpectrumBatch(batch.flux[rows], batch.ivar[rows], batch.first[rows], batch.redshift[rows])
+        else:
+            yield CutoutBatch(batch.flux[rows], batch.ivar[rows])
+
+
+def _concatenate(parts: list[Scores]) -> Scores:
+    arrays = {
+        name: np.concatenate([getattr(p, name) for p in parts])
+        for name in Scores.__dataclass_fields__
+        if name not in ("parts", "flags")
+    }
+    return Scores(
+        **arrays,
+        parts={name: np.concatenate([p.parts[name] for p in parts]) for name in parts[0].parts},
+        flags=[f for p in parts for f in p.flags],
+    )
