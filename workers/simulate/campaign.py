@@ -36,16 +36,17 @@ def simulate(
     """Write ``n`` simulated survey files and their truth table, and return the path of truth.csv.
 
     ``kind`` is ``spectrum`` (SDSS spec-lite files) or ``cutout`` (g, r, i images of 64 × 64 pixels). Exactly
-    round(n · anomaly_rate) objects are anomalies, in equal shares of the kinds. A file depends only on the seed, its
-    number and the anomaly planted in it, so the same arguments give the same bytes on any number of processors; object
-    identifiers of different seeds differ.
+    round(n · anomaly_rate) objects are anomalies, in equal shares of the kinds. A file depends only on the
+    seed, its number and the anomaly planted in it, so the same arguments give the same bytes on any number of
+    processors; object identifiers of different seeds differ.
 
-    truth.csv has the columns path (relative to its folder), object_id, is_anomaly, class (the anomaly's kind, or the
-    class of a normal object), base, z, mag, snr, strength, detail.
+    truth.csv has the columns path (relative to its folder), object_id, is_anomaly, class (the anomaly's kind,
+    or the class of a normal object), base, z, mag, snr, strength, detail.
 
-    ``out`` is made if need be. A folder that an earlier simulation wrote is replaced, file by file as its truth.csv
-    lists them; any other folder with something in it is refused. Raises ValueError for arguments that cannot be,
-    FileExistsError for such a folder, NotADirectoryError for a file, OSError where the disk is too small.
+    ``out`` is made if need be. A folder that an earlier simulation wrote is replaced, file by file as its
+    truth.csv lists them; any other folder with something in it is refused. Raises ValueError for arguments
+    that cannot be, FileExistsError for such a folder, NotADirectoryError for a file, OSError where the disk
+    is too small.
     """
     maker = _module(kind)
     _check_arguments(n, seed, anomaly_rate, maker.MAX_FILES)
@@ -122,7 +123,8 @@ def _claim(folder: Path) -> None:
     tables = [path for path in (folder / "truth.csv", folder / "truth.csv.partial") if _is_ours(path)]
     if not tables:
         raise FileExistsError(
-            f"{folder} is not empty and holds no earlier simulation: name a new folder, or empty this one yourself"
+            f"{folder} is not empty and holds no earlier simulation: "
+            "name a new folder, or empty this one yourself"
         )
     for table in tables:
         with table.open(newline="", encoding="utf-8") as source:

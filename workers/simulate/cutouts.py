@@ -1,7 +1,8 @@
-"""One simulated cutout: a scene in g, r, i, seen through the atmosphere, exposed, and laid out as three image HDUs.
+"""One simulated cutout: a scene in g, r, i, seen through the atmosphere, exposed, laid out as three HDUs.
 
-PRIMARY (EXTNAME SCI) is a float32 cube (3, 64, 64) in nanomaggy per pixel with the position and a TAN WCS; VAR is its
-variance in nanomaggy², float32; MASK is int16 with bit 0 bad, 1 saturated, 2 cosmic ray, 3 no data.
+PRIMARY (EXTNAME SCI) is a float32 cube (3, 64, 64) in nanomaggy per pixel with the position and a TAN WCS;
+VAR is its variance in nanomaggy², float32; MASK is int16 with bit 0 bad, 1 saturated, 2 cosmic ray, 3 no
+data.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from workers.simulate import galaxy_images as scenes
 from workers.simulate.fitsbytes import HeaderTemplate, padded
 from workers.simulate.grid import log_uniform
 from workers.simulate.image_anomalies import FAULTS, Exposure, blemishes
-from workers.simulate.lensing import add_lensed
+from workers.simulate.lensing import lensed
 from workers.simulate.light import SCALE, SIZE, Image, Profile, nanomaggy, photograph, seeing
 from workers.simulate.truth import Truth
 
 KINDS = ("lens", "merger", *FAULTS)
 MAX_FILES = 10_000_000
-BYTES_PER_FILE = 138_240
+BYTES_PER_FILE = 145_000
 SKY_NOISE = np.array([0.0040, 0.0045, 0.0092], np.float32)
 """Of a typical field in g, r, i, nanomaggy per pixel."""
 GAIN = np.array([3.2e4, 5.0e4, 2.6e4], np.float32)
@@ -50,17 +51,19 @@ def _headers() -> list[HeaderTemplate]:
     primary = fits.PrimaryHDU(cube)
     cards = (
         ("EXTNAME", "SCI", "flux"), ("OBJID", "CUT-0000000000-0000000", "survey identifier"),
-        ("SURVEY", "SIM", "survey"), ("RA", 0.0, "[deg] of the object, ICRS"), ("DEC", 0.0, "[deg] of the object, ICRS"),
-        ("BAND1", "g", "first plane"), ("BAND2", "r", "second plane"), ("BAND3", "i", "third plane"),
+        ("SURVEY", "SIM", "survey"), ("RA", 0.0, "[deg] of the object, ICRS"),
+        ("DEC", 0.0, "[deg] of the object, ICRS"), ("BAND1", "g", "first plane"),
+        ("BAND2", "r", "second plane"), ("BAND3", "i", "third plane"),
         ("BUNIT", "nanomaggy", "per pixel, sky subtracted"), ("MAGZERO", 22.5, "AB magnitude of 1 nanomaggy"),
-        ("GAIN1", float(GAIN[0]), "electrons per nanomaggy"), ("GAIN2", float(GAIN[1]), "electrons per nanomaggy"),
+        ("GAIN1", float(GAIN[0]), "electrons per nanomaggy"),
+        ("GAIN2", float(GAIN[1]), "electrons per nanomaggy"),
         ("GAIN3", float(GAIN[2]), "electrons per nanomaggy"), ("FWHM1", 0.0, "[pix] seeing in g"),
         ("FWHM2", 0.0, "[pix] seeing in r"), ("FWHM3", 0.0, "[pix] seeing in i"),
         ("WCSAXES", 2, "the planes are bands"), ("CTYPE1", "RA---TAN", ""), ("CTYPE2", "DEC--TAN", ""),
-        ("CUNIT1", "deg", ""), ("CUNIT2", "deg", ""), ("CRPIX1", SIZE / 2 + 0.5, ""), ("CRPIX2", SIZE / 2 + 0.5, ""),
-        ("CRVAL1", 0.0, ""), ("CRVAL2", 0.0, ""), ("CD1_1", -SCALE / 3600, ""), ("CD1_2", 0.0, ""),
-        ("CD2_1", 0.0, ""), ("CD2_2", SCALE / 3600, ""), ("RADESYS", "ICRS", ""),
-        ("SIMULATE", True, "This file is simulated"),
+        ("CUNIT1", "deg", ""), ("CUNIT2", "deg", ""), ("CRPIX1", SIZE / 2 + 0.5, ""),
+        ("CRPIX2", SIZE / 2 + 0.5, ""), ("CRVAL1", 0.0, ""), ("CRVAL2", 0.0, ""),
+        ("CDELT1", -SCALE / 3600, "[deg]"), ("CDELT2", SCALE / 3600, "[deg]"),
+        ("RADESYS", "ICRS", ""), ("SIMULATE", True, "This file is simulated"),
     )  # fmt: skip
     for keyword, value, comment in cards:
         primary.header[keyword] = (value, comment)
@@ -131,9 +134,9 @@ def make_cutout(seed: int, index: int, kind: str = "") -> Simulated:
     light = photograph(scene, night)
     noise = SKY_NOISE * float(rng.lognormal(0.1, 0.12))
     if kind == "lens":
-        lensed, detail = add_lensed(rng, scene)
-        arcs = photograph(lensed, night)
-        strength = log_uniform(rng, 30, 250)  # signal-to-noise of the lensed light in r
+        behind, detail = lensed(rng, scene)
+        arcs = photograph(behind, night)
+        strength = log_uniform(rng, 50, 350)  # signal-to-noise of the lensed light in r
         arcs *= strength / math.sqrt(float((arcs[1] ** 2 / (noise[1] ** 2 + light[1] / GAIN[1])).sum()))
         light = light + arcs
     variance = noise[:, None, None] ** 2 + np.maximum(light, 0) / GAIN[:, None, None]
@@ -150,7 +153,8 @@ def make_cutout(seed: int, index: int, kind: str = "") -> Simulated:
     snr = float(np.nansum(exposure.flux[core]) / math.sqrt(float(exposure.variance[core].sum())))
     truth = Truth(
         path=f"{index // 1000:04d}/{object_id}.fits", object_id=object_id, is_anomaly=int(bool(kind)),
-        class_=kind or base, base=base, z=0.0, mag=magnitude, snr=snr, strength=float(strength), detail=detail,
+        class_=kind or base, base=base, z=0.0, mag=magnitude, snr=snr, strength=float(strength),
+        detail=detail,
     )  # fmt: skip
     return Simulated(light, exposure, _file(rng, object_id, exposure), truth)
 
@@ -160,8 +164,13 @@ def _file(rng: np.random.Generator, object_id: str, exposure: Exposure) -> bytes
     ra, dec = round(rng.uniform(0, 360), 7), round(math.degrees(math.asin(rng.uniform(-0.5, 0.9))), 7)
     primary, variance, mask = _headers()
     widths = {f"FWHM{band + 1}": round(width, 3) for band, width in enumerate(exposure.fwhm)}
-    return b"".join(
-        [primary.bytes(OBJID=object_id, RA=ra, DEC=dec, CRVAL1=ra, CRVAL2=dec, **widths),
-         padded(exposure.flux.astype(">f4")), variance.bytes(), padded(exposure.variance.astype(">f4")),
-         mask.bytes(), padded(exposure.mask.astype(">i2"))]
-    )  # fmt: skip
+    planes = (
+        (
+            primary.bytes(OBJID=object_id, RA=ra, DEC=dec, CRVAL1=ra, CRVAL2=dec, **widths),
+            exposure.flux,
+            ">f4",
+        ),
+        (variance.bytes(), exposure.variance, ">f4"),
+        (mask.bytes(), exposure.mask, ">i2"),
+    )
+    return b"".join(header + padded(plane.astype(dtype)) for header, plane, dtype in planes)

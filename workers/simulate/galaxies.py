@@ -1,4 +1,4 @@
-"""Galaxies: mixes of stellar temperatures for populations of different age, dust, and nebular lines on the BPT branches."""
+"""Galaxies: stellar populations of different age, dust, and nebular lines on the BPT branches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from workers.simulate.grid import (
     KMS_PER_PIXEL,
-    REST_WAVE,
     WAVE,
     Array,
     add_lines,
@@ -22,9 +21,10 @@ from workers.simulate.source import Source
 from workers.simulate.stars import at_temperature
 
 LINES = {
-    "OIIa": 3727.09, "OIIb": 3729.88, "NeIII": 3869.86, "Hd": 4102.89, "Hg": 4341.68, "HeII": 4686.99, "Hb": 4862.68,
-    "OIIIa": 4960.29, "OIII": 5008.24, "HeI": 5877.25, "OI": 6302.05, "OIb": 6365.54, "NIIa": 6549.86, "Ha": 6564.61,
-    "NII": 6585.27, "SIIa": 6718.29, "SIIb": 6732.68, "ArIII": 7137.76, "SIII": 9071.10,
+    "OIIa": 3727.09, "OIIb": 3729.88, "NeIII": 3869.86, "Hd": 4102.89, "Hg": 4341.68, "HeII": 4686.99,
+    "Hb": 4862.68, "OIIIa": 4960.29, "OIII": 5008.24, "HeI": 5877.25, "OI": 6302.05, "OIb": 6365.54,
+    "NIIa": 6549.86, "Ha": 6564.61, "NII": 6585.27, "SIIa": 6718.29, "SIIb": 6732.68, "ArIII": 7137.76,
+    "SIII": 9071.10,
 }  # fmt: skip
 """Nebular lines, vacuum Å."""
 
@@ -58,15 +58,15 @@ def populations() -> Array:
 
 
 def dust(tau: float, wave: Array) -> Array:
-    """Attenuation exp(-τ_V (λ/5500 Å)^-0.7) of Charlot & Fall (2000, ApJ 539, 718, eq. 5), shape of ``wave``."""
+    """Attenuation exp(-τ_V (λ/5500 Å)^-0.7) of Charlot & Fall (2000, ApJ 539, 718), shape of ``wave``."""
     return np.exp(-tau * (wave / 5500) ** -0.7)
 
 
 def nebular_ratios(rng: np.random.Generator, active: bool) -> dict[str, float]:
     """Line fluxes relative to Hβ before dust, on the star-forming or the active branch of the BPT diagram.
 
-    The star-forming locus lies 0.1–0.2 dex below Kauffmann et al. (2003, MNRAS 346, 1055, eq. 1); the active branch
-    runs up and to the right from its foot.
+    The star-forming locus lies 0.1–0.2 dex below Kauffmann et al. (2003, MNRAS 346, 1055, eq. 1); the active
+    branch runs up and to the right from its foot.
     """
     if active:
         along = rng.beta(1.2, 1.5)
@@ -85,8 +85,8 @@ def nebular_ratios(rng: np.random.Generator, active: bool) -> dict[str, float]:
     return {
         "OIIa": 0.42 * o2, "OIIb": 0.58 * o2, "NeIII": 0.08 * o3, "Hd": 0.26, "Hg": 0.47, "Hb": 1.0,
         "HeII": 0.15 if active else 0.01, "OIIIa": o3 / 2.98, "OIII": o3, "HeI": 0.12, "OI": alpha * o1,
-        "OIb": alpha * o1 / 3, "NIIa": alpha * n2 / 3.05, "Ha": alpha, "NII": alpha * n2, "SIIa": 0.57 * alpha * s2,
-        "SIIb": 0.43 * alpha * s2, "ArIII": 0.09, "SIII": 0.25,
+        "OIb": alpha * o1 / 3, "NIIa": alpha * n2 / 3.05, "Ha": alpha, "NII": alpha * n2,
+        "SIIa": 0.57 * alpha * s2, "SIIb": 0.43 * alpha * s2, "ArIII": 0.09, "SIII": 0.25,
     }  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def add_nebula(
     flux: Array, continuum: Array, redshift: float, ratios: dict[str, float], equivalent_width: float,
     line_width: float, tau: float = 0.0, scale_by: str = "Ha",
 ) -> None:  # fmt: skip
-    """Add lines to ``flux`` in place so that ``scale_by`` has that rest equivalent width (Å) over ``continuum``."""
+    """Add lines to ``flux`` in place; ``scale_by`` gets that rest equivalent width (Å) over ``continuum``."""
     waves = np.array([LINES[name] for name in ratios])
     areas = np.array(list(ratios.values())) * dust(tau, waves)
     scale_by = scale_by if LINES[scale_by] * (1 + redshift) < WAVE[-1] else "Hb"
@@ -107,17 +107,22 @@ def add_nebula(
     add_lines(flux, list(waves * (1 + redshift)), list(areas), line_width)
 
 
-@lru_cache(maxsize=512)
-def _pipeline_basis(redshift_steps: int) -> Array:
-    """Templates of the survey's fit at redshift_steps × 5e-4: four populations, two line patterns; (6, N_PIXELS)."""
-    redshift = redshift_steps * 5e-4
+# Line patterns that the pipeline's templates can combine freely, relative to the first of each.
+PIPELINE_PATTERNS = (
+    {"Hb": 1.0, "Ha": 3.1, "Hg": 0.46, "Hd": 0.25},
+    {"OIII": 1.0, "OIIIa": 0.335, "NeIII": 0.08},
+    {"OIIa": 0.42, "OIIb": 0.58},
+    {"NII": 1.0, "NIIa": 0.33, "SIIa": 0.6, "SIIb": 0.45, "OI": 0.1},
+)
+
+
+def pipeline_basis(redshift: float, line_width: float) -> Array:
+    """What the survey fits to a galaxy: four populations and four line patterns, shape (8, N_PIXELS)."""
     rows = [smooth(row, 2.2) for row in seen_at(populations(), redshift)]
-    level = np.full_like(WAVE, 1.0)
-    for pattern in ({"OIIa": 1.1, "OIIb": 1.5, "Hd": 0.26, "Hg": 0.47, "Hb": 1.0, "OIIIa": 0.25, "OIII": 0.75,
-                     "NIIa": 0.35, "Ha": 3.2, "NII": 1.05, "SIIa": 0.65, "SIIb": 0.5},
-                    {"OIIIa": 0.34, "OIII": 1.0, "Hb": 0.12, "Ha": 0.4, "NeIII": 0.1}):  # fmt: skip
+    for pattern in PIPELINE_PATTERNS:
         lines = np.zeros_like(WAVE)
-        add_nebula(lines, level, redshift, pattern, 20.0, 150.0, scale_by="Hb")
+        waves = [LINES[name] * (1 + redshift) for name in pattern]
+        add_lines(lines, waves, [20 * area for area in pattern.values()], line_width)
         rows.append(lines)
     return np.array(rows)
 
@@ -132,12 +137,14 @@ def galaxy(
         red = rng.random() < np.interp(redshift, [0.0, 0.15, 0.35], [0.40, 0.60, 0.95])
         star_forming = float(rng.beta(1.0, 14) if red else rng.beta(2.6, 3.0))
     s = star_forming
-    shares = rng.dirichlet(
-        np.array([0.15 + 10 * (1 - s) ** 3, 0.3 + 3.0 * min(1, 3 * s), 0.05 + 5 * s, 0.01 + 5 * s**2])
-    )
+    # Even a bursting galaxy has its old stars, which carry the red end.
+    old, middle = 1.5 + 8.5 * (1 - s) ** 3, 0.3 + 2.5 * min(1, 3 * s)
+    shares = rng.dirichlet(np.array([old, middle, 0.05 + 2.5 * s, 0.01 + 4.5 * s**1.7]))
     tau = rng.gamma(2.0, 0.10 + 0.15 * (s > 0.15) * (1 - abs(2 * s - 1)))
     dispersion = float(np.clip(rng.normal(190 - 110 * s, 45), 60, 330))
-    stars = seen_at(np.tensordot(shares, populations(), 1), redshift) * dust(tau, WAVE / (1 + redshift))
+    stars: Array = seen_at(np.tensordot(shares, populations(), 1), redshift) * dust(
+        tau, WAVE / (1 + redshift)
+    )
     stars = unit(smooth(stars, np.hypot(dispersion / KMS_PER_PIXEL, 0.9)))
     active = rng.random() < np.interp(s, [0, 0.3, 1], [0.35, 0.15, 0.03])
     mean_width = np.interp(s, [0, 0.05, 0.2, 0.5, 1.0], [0.4, 1.2, 9, 28, 110])
@@ -148,12 +155,12 @@ def galaxy(
     subclass = (
         "AGN" if active and width > 3 else "STARBURST" if width > 50 else "STARFORMING" if width > 5 else ""
     )
-    basis = _pipeline_basis(round(redshift / 5e-4))
+    basis = pipeline_basis(redshift, line_width)
     return Galaxy("GALAXY", subclass, redshift, flux, basis, stars, line_width)
 
 
 def odd_nebula(rng: np.random.Generator) -> tuple[str, dict[str, float], str]:
-    """A pattern of line fluxes off both branches: its name, fluxes, and the line that its strength is quoted for."""
+    """Line fluxes off both branches: a name, the fluxes, and the line that the strength is quoted for."""
     patterns = {
         "green_pea": (
             {"OIII": 1.0, "OIIIa": 0.335, "Hb": 0.14, "Ha": 0.42, "NeIII": 0.09, "OIIb": 0.05},

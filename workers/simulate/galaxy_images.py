@@ -107,7 +107,8 @@ def add_neighbours(rng: np.random.Generator, scene: Image) -> None:
         x, y = rng.uniform(-half, half, 2)
         if math.hypot(x, y) < 9 and magnitude < 21.5:
             continue
-        tint = colours(rng.normal(0.75, 0.35), rng.normal(0.35, 0.18))
+        green_red = float(np.clip(rng.normal(0.75, 0.35), 0.0, 1.7))
+        tint = colours(green_red, 0.45 * green_red + rng.normal(0, 0.07))
         if rng.random() < (0.35 if magnitude < 21.5 else 0.08):
             add_point(scene, nanomaggy(magnitude), tint, x, y)
             continue

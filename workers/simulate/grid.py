@@ -1,7 +1,7 @@
 """The wavelength grids of the simulator, and the few operations that every simulated spectrum is made of.
 
-Everything lies on the survey's common grid loglam = 1e-4 · i (log10 of the vacuum wavelength in Å), so a redshift
-is a shift along an array and a velocity is a number of pixels.
+Everything lies on the survey's common grid loglam = 1e-4 · i (log10 of the vacuum wavelength in Å), so a
+redshift is a shift along an array and a velocity is a number of pixels.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def smooth(flux: Array, sigma: float) -> Array:
 def add_lines(flux: Array, wavelengths: Sequence[float], areas: Sequence[float], sigma_kms: float) -> None:
     """Add Gaussian lines to ``flux`` (N_PIXELS,) in place.
 
-    ``wavelengths`` are observed, in Å; ``areas`` are in units of flux × Å, negative for absorption; ``sigma_kms`` is
-    the dispersion in km/s, instrument included. Lines outside the grid are left out.
+    ``wavelengths`` are observed, in Å; ``areas`` are in units of flux × Å, negative for absorption;
+    ``sigma_kms`` is the dispersion in km/s, instrument included. Lines outside the grid are left out.
     """
     sigma = sigma_kms / KMS_PER_PIXEL
     reach = math.ceil(5 * sigma)

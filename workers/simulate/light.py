@@ -1,7 +1,7 @@
-"""Light on a fine pixel grid: Sérsic profiles, spiral arms, the point-spread function, and what a camera makes of them.
+"""Light on a fine pixel grid: Sérsic profiles, spiral arms, the point-spread function, and the camera.
 
-The fine grid has ``OVER`` pixels per camera pixel and a margin, so that the periodic convolution wraps nothing in.
-Positions are in camera pixels from the middle of the cutout, x along columns and y along rows.
+The fine grid has ``OVER`` pixels per camera pixel and a margin, so that the periodic convolution wraps
+nothing in. Positions are in camera pixels from the middle of the cutout, x along columns and y along rows.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def window(x: float, y: float, reach: float) -> tuple[slice, slice]:
 
 
 def sersic(shape: Profile, x: Image, y: Image) -> Image:
-    """Flux per fine pixel of a profile at coordinates ``x``, ``y`` (broadcast together), total ``shape.flux``.
+    """Flux per fine pixel of a profile at coordinates ``x``, ``y`` (broadcast), total ``shape.flux``.
 
     b_n from Ciotti & Bertin (1999, A&A 352, 447, eq. 18). The centre is softened by a third of a fine pixel.
     """
@@ -80,13 +80,15 @@ def spiral(rng: np.random.Generator, disc: Profile) -> Image:
     u, v = c * x + s * y, (c * y - s * x) / disc.axis_ratio
     r = np.hypot(u, v) / disc.radius + 0.05
     pitch, arms, turn = (
-        rng.uniform(2.2, 5.0) * rng.choice([-1, 1]),
-        rng.choice([2, 2, 2, 3]),
+        rng.uniform(3.0, 6.5) * rng.choice([-1, 1]),
+        rng.choice([2, 2, 2, 2, 3]),
         rng.uniform(0, 2 * math.pi),
     )
     phase = arms * np.arctan2(v, u) - np.float32(pitch) * np.log(r) + np.float32(turn)
     ridge = np.exp(1.4 * (np.cos(phase) - 1), dtype=np.float32)
-    return (1 + rng.uniform(0.5, 2.2) * (ridge - 0.35) * np.minimum(r, 1) ** 1.5).clip(0.1).astype(np.float32)
+    return (
+        (1 + rng.uniform(0.25, 1.1) * (ridge - 0.35) * np.minimum(r, 1) ** 1.5).clip(0.1).astype(np.float32)
+    )
 
 
 @dataclass(slots=True)
@@ -127,7 +129,7 @@ def seeing(night: int) -> Seeing:
 
 
 def photograph(fine: Image, through: Seeing) -> Image:
-    """The cutout (3, SIZE, SIZE) of light on the fine grid (3, FINE, FINE), blurred and binned, in its units."""
+    """The cutout (3, SIZE, SIZE) of light on the fine grid (3, FINE, FINE): blurred and binned."""
     blurred = fft.irfft2(fft.rfft2(fine) * through.transform, s=(FINE, FINE))
     wide = FINE // OVER
     binned = blurred.reshape(3, wide, OVER, wide, OVER).sum((2, 4))

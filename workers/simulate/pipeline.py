@@ -1,4 +1,4 @@
-"""What the survey's own pipeline says of an observed spectrum: a template fit, line measurements, quality figures."""
+"""What the survey's pipeline says of an observed spectrum: a template fit, line fluxes, quality figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LINE_WAVES = np.array([wave for _, wave in EMISSION_LINES])
 
 
 def fit_model(source: Source, seen: Observed) -> tuple[Array, Array]:
-    """Weighted least squares of the source's templates and a parabola: model (N_PIXELS,) and coefficients (k + 3,)."""
+    """Weighted fit of the source's templates and a parabola: model (N_PIXELS,), coefficients (k + 3,)."""
     x = np.linspace(-1, 1, N_PIXELS)
     scale = max(float(np.median(np.abs(seen.flux))), 1e-3)
     rows = np.vstack([source.basis, np.stack([np.ones_like(x), x, x * x])])
@@ -40,8 +40,8 @@ def band_means(values: Array, good: np.ndarray, median: bool = False) -> Array:
 
 
 def describe(
-    rng: np.random.Generator, source: Source, seen: Observed, model: Array, theta: Array, sky: Array, span: slice,
-    lost: bool,
+    rng: np.random.Generator, source: Source, seen: Observed, model: Array, theta: Array, sky: Array,
+    span: slice, lost: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Values of the SPECOBJ columns that follow from the spectrum; ``span`` are the pixels in the file.
 
@@ -70,18 +70,20 @@ def describe(
     to_nanomaggy = np.array([3551, 4686, 6165, 7481, 8931.0]) ** 2 / 6165**2 / 0.286
     fluxes = band_means(seen.flux, good) * to_nanomaggy
     return {
-        "CLASS": source.spectral_class, "SUBCLASS": source.subclass, "Z": source.redshift + rng.normal(0, error),
-        "Z_ERR": error, "RCHI2": float((chi**2).mean()), "DOF": int(good.sum()) - len(theta),
-        "RCHI2DIFF": float(rng.gamma(2, 0.2)) if not faint else 0.005, "TFILE": f"spEigen{name}-53724.fits",
+        "CLASS": source.spectral_class, "SUBCLASS": source.subclass,
+        "Z": source.redshift + rng.normal(0, error), "Z_ERR": error, "RCHI2": float((chi**2).mean()),
+        "DOF": int(good.sum()) - len(theta), "RCHI2DIFF": float(rng.gamma(2, 0.2)) if not faint else 0.005,
+        "TFILE": f"spEigen{name}-53724.fits",
         "SOURCETYPE": {"GALAXY": "GALAXY", "QSO": "QSO", "STAR": "STAR_BHB"}[source.spectral_class],
         "PRIMTARGET": {"GALAXY": 64, "QSO": 2, "STAR": 8192}[source.spectral_class],
-        "LEGACY_TARGET1": {"GALAXY": 64, "QSO": 2, "STAR": 8192}[source.spectral_class],
-        "TCOLUMN": columns, "THETA": coefficients, "VDISP": 150.0 if source.spectral_class == "GALAXY" else 0.0,
+        "LEGACY_TARGET1": {"GALAXY": 64, "QSO": 2, "STAR": 8192}[source.spectral_class], "TCOLUMN": columns,
+        "THETA": coefficients, "VDISP": 150.0 if source.spectral_class == "GALAXY" else 0.0,
         "VDISP_ERR": 30.0 if source.spectral_class == "GALAXY" else 0.0, "WAVEMIN": WAVE[span][0],
-        "WAVEMAX": WAVE[span][-1], "WCOVERAGE": STEP * good.sum(), "ZWARNING": zwarning, "SN_MEDIAN_ALL": snr_all,
-        "SN_MEDIAN": band_means(snr, good, median=True), "CHI68P": float(np.quantile(np.abs(chi), 0.683)),
-        "FRACNSIGMA": (np.abs(chi) > thresholds).mean(1), "FRACNSIGHI": (chi > thresholds).mean(1),
-        "FRACNSIGLO": (chi < -thresholds).mean(1), "SPECTROFLUX": fluxes, "SPECTROSYNFLUX": band_means(model, good) * to_nanomaggy,
+        "WAVEMAX": WAVE[span][-1], "WCOVERAGE": STEP * good.sum(), "ZWARNING": zwarning,
+        "SN_MEDIAN_ALL": snr_all, "SN_MEDIAN": band_means(snr, good, median=True),
+        "CHI68P": float(np.quantile(np.abs(chi), 0.683)), "FRACNSIGMA": (np.abs(chi) > thresholds).mean(1),
+        "FRACNSIGHI": (chi > thresholds).mean(1), "FRACNSIGLO": (chi < -thresholds).mean(1),
+        "SPECTROFLUX": fluxes, "SPECTROSYNFLUX": band_means(model, good) * to_nanomaggy,
         "SPECTROFLUX_IVAR": 1 / np.maximum(0.03 * fluxes, 0.05) ** 2,
         "SPECTROSYNFLUX_IVAR": 1 / np.maximum(0.03 * fluxes, 0.05) ** 2,
         "SPECTROSKYFLUX": band_means(sky, good) * to_nanomaggy,

@@ -16,42 +16,46 @@ from workers.simulate.fitsbytes import HeaderTemplate, padded
 from workers.simulate.grid import Array
 
 COADD = np.dtype(
-    [("flux", ">f4"), ("loglam", ">f4"), ("ivar", ">f4"), ("and_mask", ">i4"), ("or_mask", ">i4"), ("wdisp", ">f4"),
-     ("sky", ">f4"), ("model", ">f4")]
-)  # fmt: skip
+    {
+        "names": ["flux", "loglam", "ivar", "and_mask", "or_mask", "wdisp", "sky", "model"],
+        "formats": [">f4", ">f4", ">f4", ">i4", ">i4", ">f4", ">f4", ">f4"],
+    }
+)
+"""One row a pixel: fluxes in 1e-17 erg/s/cm²/Å, loglam in log10 Å, wdisp in pixels."""
 
 SPECOBJ_COLUMNS = """
 SURVEY 6A; INSTRUMENT 4A; CHUNK 16A; PROGRAMNAME 23A; PLATERUN 16A; PLATEQUALITY 8A; PLATESN2 E; DEREDSN2 E;
-LAMBDA_EFF E; BLUEFIBER J; ZOFFSET E; SNTURNOFF E; NTURNOFF J; SPECPRIMARY B; SPECLEGACY B; SPECSEGUE B; SPECSEGUE1 B;
-SPECSEGUE2 B; SPECBOSS B; BOSS_SPECOBJ_ID J; SPECOBJID 22A; FLUXOBJID 19A; BESTOBJID 19A; TARGETOBJID 22A; PLATEID 19A;
-NSPECOBS I; FIRSTRELEASE 3A; RUN2D 3A; RUN1D 1A; DESIGNID J; CX D; CY D; CZ D; XFOCAL E; YFOCAL E; SOURCETYPE 19A;
-TARGETTYPE 8A; PRIMTARGET J; SECTARGET J; LEGACY_TARGET1 J; LEGACY_TARGET2 J; SPECIAL_TARGET1 K; SPECIAL_TARGET2 K;
-SEGUE1_TARGET1 J; SEGUE1_TARGET2 J; SEGUE2_TARGET1 J; SEGUE2_TARGET2 J; MARVELS_TARGET1 J; MARVELS_TARGET2 J;
-BOSS_TARGET1 K; BOSS_TARGET2 K; ANCILLARY_TARGET1 K; ANCILLARY_TARGET2 K; SPECTROGRAPHID I; PLATE J; TILE J; MJD J;
-FIBERID J; OBJID 5J; PLUG_RA D; PLUG_DEC D; CLASS 6A; SUBCLASS 21A; Z E; Z_ERR E; RCHI2 E; DOF J; RCHI2DIFF E;
-TFILE 24A; TCOLUMN 10J; NPOLY J; THETA 10E; VDISP E; VDISP_ERR E; VDISPZ E; VDISPZ_ERR E; VDISPCHI2 E; VDISPNPIX E;
-VDISPDOF J; WAVEMIN E; WAVEMAX E; WCOVERAGE E; ZWARNING J; SN_MEDIAN_ALL E; SN_MEDIAN 5E; CHI68P E; FRACNSIGMA 10E;
-FRACNSIGHI 10E; FRACNSIGLO 10E; SPECTROFLUX 5E; SPECTROFLUX_IVAR 5E; SPECTROSYNFLUX 5E; SPECTROSYNFLUX_IVAR 5E;
-SPECTROSKYFLUX 5E; ANYANDMASK J; ANYORMASK J; SPEC1_G E; SPEC1_R E; SPEC1_I E; SPEC2_G E; SPEC2_R E; SPEC2_I E;
-ELODIE_FILENAME 25A; ELODIE_OBJECT 21A; ELODIE_SPTYPE 10A; ELODIE_BV E; ELODIE_TEFF E; ELODIE_LOGG E; ELODIE_FEH E;
-ELODIE_Z E; ELODIE_Z_ERR E; ELODIE_Z_MODELERR E; ELODIE_RCHI2 E; ELODIE_DOF J; Z_NOQSO E; Z_ERR_NOQSO E;
-ZWARNING_NOQSO J; CLASS_NOQSO 1A; SUBCLASS_NOQSO 1A; RCHI2DIFF_NOQSO E; Z_PERSON E; CLASS_PERSON J; Z_CONF_PERSON J;
+LAMBDA_EFF E; BLUEFIBER J; ZOFFSET E; SNTURNOFF E; NTURNOFF J; SPECPRIMARY B; SPECLEGACY B; SPECSEGUE B;
+SPECSEGUE1 B; SPECSEGUE2 B; SPECBOSS B; BOSS_SPECOBJ_ID J; SPECOBJID 22A; FLUXOBJID 19A; BESTOBJID 19A;
+TARGETOBJID 22A; PLATEID 19A; NSPECOBS I; FIRSTRELEASE 3A; RUN2D 3A; RUN1D 1A; DESIGNID J; CX D; CY D; CZ D;
+XFOCAL E; YFOCAL E; SOURCETYPE 19A; TARGETTYPE 8A; PRIMTARGET J; SECTARGET J; LEGACY_TARGET1 J; LEGACY_TARGET2
+J; SPECIAL_TARGET1 K; SPECIAL_TARGET2 K; SEGUE1_TARGET1 J; SEGUE1_TARGET2 J; SEGUE2_TARGET1 J; SEGUE2_TARGET2
+J; MARVELS_TARGET1 J; MARVELS_TARGET2 J; BOSS_TARGET1 K; BOSS_TARGET2 K; ANCILLARY_TARGET1 K;
+ANCILLARY_TARGET2 K; SPECTROGRAPHID I; PLATE J; TILE J; MJD J; FIBERID J; OBJID 5J; PLUG_RA D; PLUG_DEC D;
+CLASS 6A; SUBCLASS 21A; Z E; Z_ERR E; RCHI2 E; DOF J; RCHI2DIFF E; TFILE 24A; TCOLUMN 10J; NPOLY J; THETA 10E;
+VDISP E; VDISP_ERR E; VDISPZ E; VDISPZ_ERR E; VDISPCHI2 E; VDISPNPIX E; VDISPDOF J; WAVEMIN E; WAVEMAX E;
+WCOVERAGE E; ZWARNING J; SN_MEDIAN_ALL E; SN_MEDIAN 5E; CHI68P E; FRACNSIGMA 10E; FRACNSIGHI 10E; FRACNSIGLO
+10E; SPECTROFLUX 5E; SPECTROFLUX_IVAR 5E; SPECTROSYNFLUX 5E; SPECTROSYNFLUX_IVAR 5E; SPECTROSKYFLUX 5E;
+ANYANDMASK J; ANYORMASK J; SPEC1_G E; SPEC1_R E; SPEC1_I E; SPEC2_G E; SPEC2_R E; SPEC2_I E; ELODIE_FILENAME
+25A; ELODIE_OBJECT 21A; ELODIE_SPTYPE 10A; ELODIE_BV E; ELODIE_TEFF E; ELODIE_LOGG E; ELODIE_FEH E; ELODIE_Z
+E; ELODIE_Z_ERR E; ELODIE_Z_MODELERR E; ELODIE_RCHI2 E; ELODIE_DOF J; Z_NOQSO E; Z_ERR_NOQSO E; ZWARNING_NOQSO
+J; CLASS_NOQSO 1A; SUBCLASS_NOQSO 1A; RCHI2DIFF_NOQSO E; Z_PERSON E; CLASS_PERSON J; Z_CONF_PERSON J;
 COMMENTS_PERSON 1A; CALIBFLUX 5E; CALIBFLUX_IVAR 5E
 """
 SPZLINE_COLUMNS = """
-PLATE J; MJD J; FIBERID J; LINENAME 13A; LINEWAVE D; LINEZ E; LINEZ_ERR E; LINESIGMA E; LINESIGMA_ERR E; LINEAREA E;
-LINEAREA_ERR E; LINEEW E; LINEEW_ERR E; LINECONTLEVEL E; LINECONTLEVEL_ERR E; LINENPIXLEFT J; LINENPIXRIGHT J;
-LINEDOF E; LINECHI2 E
+PLATE J; MJD J; FIBERID J; LINENAME 13A; LINEWAVE D; LINEZ E; LINEZ_ERR E; LINESIGMA E; LINESIGMA_ERR E;
+LINEAREA E; LINEAREA_ERR E; LINEEW E; LINEEW_ERR E; LINECONTLEVEL E; LINECONTLEVEL_ERR E; LINENPIXLEFT J;
+LINENPIXRIGHT J; LINEDOF E; LINECHI2 E
 """
 EMISSION_LINES = (
     ("Ly_alpha", 1215.67), ("N_V 1240", 1240.81), ("C_IV 1549", 1549.48), ("He_II 1640", 1640.42),
     ("C_III] 1908", 1908.734), ("Mg_II 2799", 2800.315), ("[O_II] 3725", 3727.092), ("[O_II] 3727", 3729.875),
     ("[Ne_III] 3868", 3869.857), ("H_epsilon", 3890.151), ("[Ne_III] 3970", 3971.123), ("H_delta", 4102.892),
     ("H_gamma", 4341.684), ("[O_III] 4363", 4364.435), ("He_II 4685", 4686.991), ("H_beta", 4862.683),
-    ("[O_III] 4959", 4960.295), ("[O_III] 5007", 5008.240), ("He_II 5411", 5413.024), ("[O_I] 5577", 5578.888),
-    ("[O_I] 6300", 6302.046), ("[S_III] 6312", 6313.806), ("[O_I] 6363", 6365.535), ("[N_II] 6548", 6549.859),
-    ("H_alpha", 6564.614), ("[N_II] 6583", 6585.268), ("[S_II] 6716", 6718.294), ("[S_II] 6730", 6732.678),
-    ("[Ar_III] 7135", 7137.757),
+    ("[O_III] 4959", 4960.295), ("[O_III] 5007", 5008.240), ("He_II 5411", 5413.024),
+    ("[O_I] 5577", 5578.888), ("[O_I] 6300", 6302.046), ("[S_III] 6312", 6313.806), ("[O_I] 6363", 6365.535),
+    ("[N_II] 6548", 6549.859), ("H_alpha", 6564.614), ("[N_II] 6583", 6585.268), ("[S_II] 6716", 6718.294),
+    ("[S_II] 6730", 6732.678), ("[Ar_III] 7135", 7137.757),
 )  # fmt: skip
 """The pipeline's lines and their vacuum wavelengths, Å."""
 
@@ -59,31 +63,38 @@ _LETTERS = {"E": ">f4", "D": ">f8", "J": ">i4", "I": ">i2", "K": ">i8", "B": "u1
 
 # One plate stands for all: what the simulation does not vary carries the same value in every file.
 _PRIMARY_CARDS: tuple[tuple[str, Any, str], ...] = (
-    ("TAI", 4.5e9, "1st row - Number of seconds since Nov 17 1858"), ("RA", 0.0, "RA of telescope boresight (deg)"),
-    ("DEC", 0.0, "DEC of telescope boresight (deg)"), ("EQUINOX", 2000.0, ""), ("RADECSYS", "FK5", ""),
-    ("TIMESYS", "tai", "TAI, not UTC"), ("MJD", 51578, "MJD of observation"), ("MJDLIST", "51578", ""),
-    ("VERSION", "v3_19_1", "version of IOP"), ("CAMVER", "SPEC2 v4_5", "Camera code version"),
-    ("OBSERVER", "simulate", ""), ("OBSCOMM", "science", ""), ("TELESCOP", "SDSS 2.5-M", "Sloan Digital Sky Survey"),
-    ("NEXP_B1", 3, "b1 camera number of exposures"), ("NEXP_R1", 3, "r1 camera number of exposures"),
-    ("EXPT_B1", 2700.0, "b1 camera exposure time (seconds)"), ("EXPT_R1", 2700.0, "r1 camera exposure time (seconds)"),
+    ("TAI", 4.5e9, "1st row - Number of seconds since Nov 17 1858"),
+    ("RA", 0.0, "RA of telescope boresight (deg)"), ("DEC", 0.0, "DEC of telescope boresight (deg)"),
+    ("EQUINOX", 2000.0, ""), ("RADECSYS", "FK5", ""), ("TIMESYS", "tai", "TAI, not UTC"),
+    ("MJD", 51578, "MJD of observation"), ("MJDLIST", "51578", ""), ("VERSION", "v3_19_1", "version of IOP"),
+    ("CAMVER", "SPEC2 v4_5", "Camera code version"), ("OBSERVER", "simulate", ""), ("OBSCOMM", "science", ""),
+    ("TELESCOP", "SDSS 2.5-M", "Sloan Digital Sky Survey"), ("NEXP_B1", 3, "b1 camera number of exposures"),
+    ("NEXP_R1", 3, "r1 camera number of exposures"), ("EXPT_B1", 2700.0, "b1 camera exposure time (seconds)"),
+    ("EXPT_R1", 2700.0, "r1 camera exposure time (seconds)"),
     ("EXPTIME", 2700.0, "Minimum of exposure times for all cameras"),
-    ("FLAVOR", "science", "exposure type, SDSS spectro style"), ("QUALITY", "excellent", "night/image quality"),
-    ("RADEG", 0.0, "Right Ascension. (degrees)"), ("DECDEG", 0.0, "Declination. (degrees)"),
-    ("PLATEID", 266, "Plate Id"), ("TILEID", 266, "Tile Id"), ("CARTID", 4, "Cartridge used in this plugging"),
+    ("FLAVOR", "science", "exposure type, SDSS spectro style"),
+    ("QUALITY", "excellent", "night/image quality"), ("RADEG", 0.0, "Right Ascension. (degrees)"),
+    ("DECDEG", 0.0, "Declination. (degrees)"), ("PLATEID", 266, "Plate Id"), ("TILEID", 266, "Tile Id"),
+    ("CARTID", 4, "Cartridge used in this plugging"),
     ("NAME", "0266-51578-01", "Name of target; PlateId-MJD-Mapper ReRun"),
     ("COLBIN", 1, "Binning factor perpendicular to the columns"),
     ("ROWBIN", 1, "Binning factor perpendicular to the rows"), ("AIRTEMP", 8.0, "weatherData(airtemp)"),
-    ("HUMIDITY", 22.0, "weatherData(humidity)"), ("VERS2D", "v5_3_12", "Version of idlspec2d for 2D reduction"),
+    ("HUMIDITY", 22.0, "weatherData(humidity)"),
+    ("VERS2D", "v5_3_12", "Version of idlspec2d for 2D reduction"),
     ("VERSCOMB", "v5_3_12", "Version of idlspec2d for combining exposures"),
-    ("HELIO_RV", 0.0, "Heliocentric correction (added to velocities)"), ("VACUUM", True, "Wavelengths are in vacuum"),
-    ("SFLATTEN", True, "Superflat has been applied"), ("PSFSKY", 3, "Order of PSF skysubtraction"),
-    ("SKYCHI2", 1.12, "Mean chi^2 of sky-subtraction"), ("PREJECT", 0.2, "Profile area rejection threshold"),
-    ("SPEC1_G", 18.0, "(S/N)^2 for spec  1 at mag 20.20"), ("SPEC1_R", 18.0, "(S/N)^2 for spec  1 at mag 20.25"),
-    ("SPEC1_I", 18.0, "(S/N)^2 for spec  1 at mag 19.90"), ("SPEC2_G", 18.0, "(S/N)^2 for spec  2 at mag 20.20"),
-    ("SPEC2_R", 18.0, "(S/N)^2 for spec  2 at mag 20.25"), ("SPEC2_I", 18.0, "(S/N)^2 for spec  2 at mag 19.90"),
-    ("NSTD", 16, "Number of (good) std stars"), ("LOWREJ", 5, "Extraction: low rejection"),
-    ("HIGHREJ", 8, "Extraction: high rejection"), ("XCHI2", 1.3, "Extraction: Mean chi^2"),
-    ("NWORDER", 2, "Linear-log10 coefficients"), ("WFITTYPE", "LOG-LINEAR", "Linear-log10 dispersion"),
+    ("HELIO_RV", 0.0, "Heliocentric correction (added to velocities)"),
+    ("VACUUM", True, "Wavelengths are in vacuum"), ("SFLATTEN", True, "Superflat has been applied"),
+    ("PSFSKY", 3, "Order of PSF skysubtraction"), ("SKYCHI2", 1.12, "Mean chi^2 of sky-subtraction"),
+    ("PREJECT", 0.2, "Profile area rejection threshold"),
+    ("SPEC1_G", 18.0, "(S/N)^2 for spec 1 at mag 20.20"),
+    ("SPEC1_R", 18.0, "(S/N)^2 for spec 1 at mag 20.25"),
+    ("SPEC1_I", 18.0, "(S/N)^2 for spec 1 at mag 19.90"),
+    ("SPEC2_G", 18.0, "(S/N)^2 for spec 2 at mag 20.20"),
+    ("SPEC2_R", 18.0, "(S/N)^2 for spec 2 at mag 20.25"),
+    ("SPEC2_I", 18.0, "(S/N)^2 for spec 2 at mag 19.90"), ("NSTD", 16, "Number of (good) std stars"),
+    ("LOWREJ", 5, "Extraction: low rejection"), ("HIGHREJ", 8, "Extraction: high rejection"),
+    ("XCHI2", 1.3, "Extraction: Mean chi^2"), ("NWORDER", 2, "Linear-log10 coefficients"),
+    ("WFITTYPE", "LOG-LINEAR", "Linear-log10 dispersion"),
     ("COEFF0", 3.5797, "Central wavelength (log10) of first pixel"),
     ("COEFF1", 1e-4, "Log10 dispersion per pixel"), ("FBADPIX", 0.05, "Fraction of bad pixels"),
     ("WAT0_001", "system=linear", ""), ("WAT1_001", "wtype=linear label=Wavelength units=Angstroms", ""),
@@ -93,11 +104,12 @@ _PRIMARY_CARDS: tuple[tuple[str, Any, str], ...] = (
     ("NEXP", 6, "Number of individual exposures"), ("SIMULATE", True, "This file is simulated"),
 )  # fmt: skip
 _CONSTANT = {
-    "SURVEY": "sdss", "INSTRUMENT": "SDSS", "CHUNK": "chunk8", "PROGRAMNAME": "legacy", "PLATERUN": "dr2000.9",
-    "PLATEQUALITY": "good", "PLATESN2": 18.0, "LAMBDA_EFF": 5000.0, "BLUEFIBER": -1, "SNTURNOFF": -9999.0,
-    "NTURNOFF": -1, "SPECPRIMARY": 1, "SPECLEGACY": 1, "NSPECOBS": 1, "FIRSTRELEASE": "dr7", "RUN2D": "26",
-    "DESIGNID": -1, "TARGETTYPE": "SCIENCE", "NPOLY": 3, "SPEC1_G": 18.0, "SPEC1_R": 18.0, "SPEC1_I": 18.0,
-    "SPEC2_G": 18.0, "SPEC2_R": 18.0, "SPEC2_I": 18.0, "VDISPZ": 0.0,
+    "SURVEY": "sdss", "INSTRUMENT": "SDSS", "CHUNK": "chunk8", "PROGRAMNAME": "legacy",
+    "PLATERUN": "dr2000.9", "PLATEQUALITY": "good", "PLATESN2": 18.0, "LAMBDA_EFF": 5000.0, "BLUEFIBER": -1,
+    "SNTURNOFF": -9999.0, "NTURNOFF": -1, "SPECPRIMARY": 1, "SPECLEGACY": 1, "NSPECOBS": 1,
+    "FIRSTRELEASE": "dr7", "RUN2D": "26", "DESIGNID": -1, "TARGETTYPE": "SCIENCE", "NPOLY": 3,
+    "SPEC1_G": 18.0, "SPEC1_R": 18.0, "SPEC1_I": 18.0, "SPEC2_G": 18.0, "SPEC2_R": 18.0, "SPEC2_I": 18.0,
+    "VDISPZ": 0.0,
 }  # fmt: skip
 
 
@@ -143,18 +155,18 @@ def _layout() -> tuple[list[HeaderTemplate], np.ndarray, np.ndarray]:
 
 
 def specobjid(plate: int, mjd: int, fibre: int) -> int:
-    """The survey's 64-bit identifier (DR8 and later, run2d 26): plate, fibre and MJD packed into bit fields."""
+    """The survey's 64-bit identifier (DR8 and later, run2d 26): plate, fibre, MJD in bit fields."""
     return ((plate & 0x3FFF) << 50) | (fibre << 38) | (((mjd - 50000) & 0x3FFF) << 24) | (26 << 10)
 
 
 def spec_file(
-    *, plate: int, mjd: int, fibre: int, ra: float, dec: float, plate_ra: float, plate_dec: float, coadd: np.ndarray,
-    spectrum_row: dict[str, Any], lines: dict[str, Array],
+    *, plate: int, mjd: int, fibre: int, ra: float, dec: float, plate_ra: float, plate_dec: float,
+    coadd: np.ndarray, spectrum_row: dict[str, Any], lines: dict[str, Array],
 ) -> bytes:  # fmt: skip
     """The bytes of one spec-lite file.
 
-    ``coadd`` is (n_pixels,) of dtype COADD; ``spectrum_row`` are values of SPECOBJ columns; ``lines`` are SPZLINE
-    columns (29,); positions in degrees.
+    ``coadd`` is (n_pixels,) of dtype COADD; ``spectrum_row`` are values of SPECOBJ columns; ``lines`` are
+    SPZLINE columns (29,); positions in degrees.
     """
     (primary, coadd_head, object_head, line_head), row, line_rows = _layout()
     identifier = specobjid(plate, mjd, fibre)
@@ -163,8 +175,8 @@ def spec_file(
     own = {
         "PLATE": plate, "MJD": mjd, "FIBERID": fibre, "TILE": plate, "PLUG_RA": ra, "PLUG_DEC": dec,
         "CX": cos_dec * math.cos(math.radians(ra)), "CY": cos_dec * math.sin(math.radians(ra)),
-        "CZ": math.sin(math.radians(dec)), "SPECOBJID": f"{identifier:22d}", "PLATEID": str(specobjid(plate, mjd, 0)),
-        "SPECTROGRAPHID": 1 + (fibre > 320),
+        "CZ": math.sin(math.radians(dec)), "SPECOBJID": f"{identifier:22d}",
+        "PLATEID": str(specobjid(plate, mjd, 0)), "SPECTROGRAPHID": 1 + (fibre > 320),
         "XFOCAL": 217.7 * math.sin(math.radians(ra - plate_ra)) * cos_dec * 57.3,
         "YFOCAL": 217.7 * (dec - plate_dec),
     }  # fmt: skip
@@ -178,7 +190,5 @@ def spec_file(
         NAME=f"{plate:04d}-{mjd}-01", COEFF0=round(float(coadd["loglam"][0]), 4), PLUG_RA=round(ra, 7),
         PLUG_DEC=round(dec, 7), SPEC_ID=f"{identifier:22d}", FIBERID=fibre,
     )  # fmt: skip
-    return b"".join(
-        [head, coadd_head.bytes(NAXIS2=len(coadd)), padded(coadd), object_head.bytes(), padded(row), line_head.bytes(),
-         padded(line_rows)]
-    )  # fmt: skip
+    parts = (head, coadd_head.bytes(NAXIS2=len(coadd)), padded(coadd), object_head.bytes(), padded(row))
+    return b"".join((*parts, line_head.bytes(), padded(line_rows)))

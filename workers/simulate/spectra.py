@@ -1,4 +1,4 @@
-"""One simulated spectrum: a source, perhaps with an anomaly planted, exposed, fitted, and laid out as the survey does."""
+"""One simulated spectrum: a source, perhaps with an anomaly, exposed, fitted, laid out as the survey does."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FIBRES = 640
 """Fibres of a plate."""
 MAX_FILES = 1000 * FIBRES
 """Objects of one seed; more would take the plate numbers of another."""
-BYTES_PER_FILE = 155_000
+BYTES_PER_FILE = 170_000
 FAINTNESS = {"GALAXY": (19.15, 0.75), "QSO": (19.0, 0.6), "STAR": (18.9, 0.9)}
 """Mean and scatter of the r magnitude inside the fibre."""
 
 
 @dataclass(slots=True)
 class Simulated:
-    """A spectrum with everything that went into it; arrays (N_PIXELS,), the file holds the pixels of ``span``."""
+    """A spectrum and what went into it; of the arrays (N_PIXELS,) the file holds the pixels of ``span``."""
 
     truth_flux: Array
     """The noise-free flux, anomaly included."""
@@ -75,8 +75,9 @@ def make_spectrum(seed: int, index: int, kind: str = "") -> Simulated:
     dec = plate_dec + away * math.sin(turn)
     ra = plate_ra + away * math.cos(turn) / math.cos(math.radians(dec))
     content = speclite.spec_file(
-        plate=plate, mjd=mjd, fibre=fibre_number, ra=ra, dec=dec, plate_ra=plate_ra, plate_dec=plate_dec, coadd=coadd,
-        spectrum_row=columns, lines=pipeline.line_fits(seen, source.redshift, source.spectral_class == "QSO", span),
+        plate=plate, mjd=mjd, fibre=fibre_number, ra=ra, dec=dec, plate_ra=plate_ra, plate_dec=plate_dec,
+        coadd=coadd, spectrum_row=columns,
+        lines=pipeline.line_fits(seen, source.redshift, source.spectral_class == "QSO", span),
     )  # fmt: skip
     object_id = f"{plate:04d}-{mjd:05d}-{fibre_number:04d}"
     truth = Truth(

@@ -1,4 +1,4 @@
-"""Spectra that a survey astronomer would want to be shown: seven rare objects and three faults of the instrument.
+"""Spectra that an astronomer would want to be shown: seven rare objects and three faults of the instrument.
 
 Each function changes a noise-free flux (N_PIXELS,), in 1e-17 erg/s/cm²/Å, and says what it did.
 """
@@ -56,7 +56,7 @@ def blend_lens(rng: np.random.Generator, scene: Scene) -> Planted:
 
 
 def superposition(rng: np.random.Generator, scene: Scene) -> Planted:
-    """A second object at another redshift in the same fibre; strength: its share of the first one's r-band flux."""
+    """A second object in the same fibre, at another redshift; strength: its r-band flux over the first's."""
     makers: dict[str, Callable[[np.random.Generator], Source]] = {
         "galaxy": galaxy,
         "qso": quasar,
@@ -149,7 +149,7 @@ def dichroic_step(rng: np.random.Generator, scene: Scene) -> Planted:
 def unplugged(rng: np.random.Generator, scene: Scene) -> Planted:
     """The fibre fell out of the plate; strength: share of the light that still arrives."""
     strength = log_uniform(rng, 0.001, 0.02)
-    pedestal = rng.normal(0, 0.15) * (WAVE / 5500) ** rng.normal(0, 2)
+    pedestal = rng.normal(0, 0.1) * (WAVE / 5500) ** rng.normal(0, 0.8)
     return scene.flux * strength + pedestal, strength, ""
 
 

@@ -1,7 +1,8 @@
-"""The spectrograph and the night sky: from a noise-free flux to flux, ivar, masks, sky and resolution of one fibre.
+"""The spectrograph and the night sky: from a noise-free flux to the flux, ivar and masks of one fibre.
 
-The numbers are those of a 45-minute exposure of the SDSS-I spectrographs: noise, sky level, resolution and how wrong
-the pipeline's own errors are (0.9 of what they say in the blue, more than they say under the OH lines).
+The numbers are those of a 45-minute exposure of the SDSS-I spectrographs: noise, sky level, resolution and
+how wrong the pipeline's own errors are (0.9 of what they say in the blue, more than they say under the OH
+lines).
 """
 
 from __future__ import annotations
@@ -38,33 +39,46 @@ CITY = (
 )
 OXYGEN = ((5199.5, 3), (5578.9, 206), (6302.0, 54), (6365.5, 19))
 HYDROXYL = (
-    (5869, 6), (5917, 4), (5934, 6), (5955, 5), (6237, 11), (6260, 10), (6289, 7), (6331, 7), (6467, 6), (6501, 11),
-    (6535, 8), (6555, 9), (6579, 7), (6606, 4), (6831, 19), (6866, 27), (6891, 5), (6902, 4), (6915, 7), (6926, 14),
-    (6942, 7), (6952, 17), (6981, 11), (7015, 5), (7050, 5), (7243, 44), (7279, 55), (7306, 11), (7318, 37), (7332, 17),
-    (7343, 50), (7360, 14), (7372, 38), (7394, 11), (7404, 25), (7432, 7), (7440, 13), (7475, 10), (7483, 10),
-    (7526, 30), (7574, 21), (7587, 6), (7601, 21), (7621, 6), (7631, 16), (7665, 6), (7719, 57), (7753, 72), (7784, 10),
-    (7796, 46), (7811, 16), (7823, 60), (7843, 12), (7856, 67), (7872, 25), (7892, 30), (7916, 78), (7934, 22),
-    (7952, 11), (7967, 57), (7982, 25), (7996, 66), (8017, 18), (8028, 47), (8054, 10), (8065, 26), (8106, 10),
-    (8149, 5), (8186, 5), (8198, 7), (8291, 61), (8300, 63), (8314, 21), (8347, 140), (8367, 16), (8385, 31),
-    (8402, 108), (8418, 44), (8433, 129), (8455, 38), (8468, 99), (8496, 25), (8507, 56), (8541, 10), (8551, 20),
-    (8632, 32), (8657, 31), (8770, 110), (8780, 115), (8794, 38), (8829, 210), (8853, 20), (8869, 46), (8888, 155),
-    (8906, 73), (8923, 195), (8945, 56), (8962, 133), (8991, 45), (9003, 79), (9041, 23), (9053, 42), (9095, 12),
+    (5869, 6), (5917, 4), (5934, 6), (5955, 5), (6237, 11), (6260, 10), (6289, 7), (6331, 7), (6467, 6),
+    (6501, 11), (6535, 8), (6555, 9), (6579, 7), (6606, 4), (6831, 19), (6866, 27), (6891, 5), (6902, 4),
+    (6915, 7), (6926, 14), (6942, 7), (6952, 17), (6981, 11), (7015, 5), (7050, 5), (7243, 44), (7279, 55),
+    (7306, 11), (7318, 37), (7332, 17), (7343, 50), (7360, 14), (7372, 38), (7394, 11), (7404, 25), (7432, 7),
+    (7440, 13), (7475, 10), (7483, 10), (7526, 30), (7574, 21), (7587, 6), (7601, 21), (7621, 6), (7631, 16),
+    (7665, 6), (7719, 57), (7753, 72), (7784, 10), (7796, 46), (7811, 16), (7823, 60), (7843, 12), (7856, 67),
+    (7872, 25), (7892, 30), (7916, 78), (7934, 22), (7952, 11), (7967, 57), (7982, 25), (7996, 66),
+    (8017, 18), (8028, 47), (8054, 10), (8065, 26), (8106, 10), (8149, 5), (8186, 5), (8198, 7), (8291, 61),
+    (8300, 63), (8314, 21), (8347, 140), (8367, 16), (8385, 31), (8402, 108), (8418, 44), (8433, 129),
+    (8455, 38), (8468, 99), (8496, 25), (8507, 56), (8541, 10), (8551, 20), (8632, 32), (8657, 31),
+    (8770, 110), (8780, 115), (8794, 38), (8829, 210), (8853, 20), (8869, 46), (8888, 155), (8906, 73),
+    (8923, 195), (8945, 56), (8962, 133), (8991, 45), (9003, 79), (9041, 23), (9053, 42), (9095, 12),
     (9105, 21), (9218, 25),
 )  # fmt: skip
 
-# Against wavelength in Å: 1σ of a fibre on line-free dark sky, noise variance per unit of flux, sky continuum, wdisp.
-NOISE = ((3784, 3820, 3900, 4000, 4250, 4500, 4750, 5000, 5250, 5500, 5750, 5900, 6000, 6100, 6300, 6500, 6750, 7000,
-          7500, 8000, 8250, 8500, 8750, 9000, 9287),
-         (3.0, 2.6, 1.95, 1.57, 1.05, .88, .76, .70, .63, .62, .65, .67, .63, .54, .45, .39, .34, .34,
-          .38, .45, .48, .57, .70, .82, 1.0))  # fmt: skip
-GAIN = ((3784, 4000, 4300, 4700, 5100, 5500, 5900, 6100, 6500, 7000, 7800, 8400, 8900, 9287),
-        (.50, .20, .07, .045, .029, .045, .055, .035, .018, .020, .026, .039, .066, .11))  # fmt: skip
-SKY = ((3784, 3900, 4100, 4500, 5000, 5400, 5700, 5880, 5960, 6100, 6600, 7000, 7600, 7900, 8200, 8700, 9287),
-       (3.6, 4.6, 6.1, 5.9, 5.4, 5.3, 7.3, 10.8, 10.5, 7.4, 5.0, 4.8, 5.2, 6.2, 4.7, 5.4, 3.6))  # fmt: skip
-DISPERSION = ((3784, 4250, 4750, 5250, 5750, 5850, 6100, 6750, 7500, 8300, 9287),
-              (1.16, 1.06, .965, .88, .80, .86, .943, .863, .762, .705, .75))  # fmt: skip
-MISSTATED = ((3784, 4200, 5500, 6000, 7000, 7800, 8400, 8900, 9287),
-             (.95, .90, .90, .86, .88, .93, .99, 1.04, 1.03))  # fmt: skip
+# (wavelength in Å, value): 1σ of a fibre on dark sky, noise variance per unit of flux, sky continuum, wdisp,
+# and the true noise over what the pipeline says.
+NOISE = (
+    (3784, 3), (3820, 2.6), (3900, 1.95), (4000, 1.57), (4250, 1.05), (4500, 0.88), (4750, 0.76), (5000, 0.7),
+    (5250, 0.63), (5500, 0.62), (5750, 0.65), (5900, 0.67), (6000, 0.63), (6100, 0.54), (6300, 0.45),
+    (6500, 0.39), (6750, 0.34), (7000, 0.34), (7500, 0.38), (8000, 0.45), (8250, 0.48), (8500, 0.57),
+    (8750, 0.7), (9000, 0.82), (9287, 1),
+)  # fmt: skip
+GAIN = (
+    (3784, 0.5), (4000, 0.2), (4300, 0.07), (4700, 0.045), (5100, 0.029), (5500, 0.045), (5900, 0.055),
+    (6100, 0.035), (6500, 0.018), (7000, 0.02), (7800, 0.026), (8400, 0.039), (8900, 0.066), (9287, 0.11),
+)  # fmt: skip
+SKY = (
+    (3784, 3.6), (3900, 4.6), (4100, 6.1), (4500, 5.9), (5000, 5.4), (5400, 5.3), (5700, 7.3), (5880, 10.8),
+    (5960, 10.5), (6100, 7.4), (6600, 5), (7000, 4.8), (7600, 5.2), (7900, 6.2), (8200, 4.7), (8700, 5.4),
+    (9287, 3.6),
+)  # fmt: skip
+DISPERSION = (
+    (3784, 1.16), (4250, 1.06), (4750, 0.965), (5250, 0.88), (5750, 0.8), (5850, 0.86), (6100, 0.943),
+    (6750, 0.863), (7500, 0.762), (8300, 0.705), (9287, 0.75),
+)  # fmt: skip
+MISSTATED = (
+    (3784, 0.98), (4200, 0.93), (5500, 0.92), (6000, 0.89), (7000, 0.91), (7800, 0.95), (8400, 1.01),
+    (8900, 1.06), (9287, 1.05),
+)  # fmt: skip
 
 # Bits of the survey's pixel mask (SPPIXMASK).
 MANYBADCOLUMNS, NEARBADPIXEL, LOWFLAT, FULLREJECT, PARTIALREJECT, SCATTEREDLIGHT = 4, 16, 17, 18, 19, 20
@@ -98,9 +112,9 @@ class Observed:
     or_mask: NDArray[np.int32]
 
 
-def on_grid(knots: tuple[tuple[float, ...], tuple[float, ...]]) -> Array:
-    """Linear interpolation of (wavelengths, values) on the observed grid, shape (N_PIXELS,)."""
-    return np.interp(WAVE, *knots)
+def on_grid(knots: tuple[tuple[float, float], ...]) -> Array:
+    """Linear interpolation of (wavelength, value) pairs on the observed grid, shape (N_PIXELS,)."""
+    return np.interp(WAVE, *np.array(knots).T)
 
 
 @lru_cache(maxsize=1)
@@ -143,18 +157,22 @@ def fibre(rng: np.random.Generator) -> Fibre:
 
 
 def observe(rng: np.random.Generator, flux: Array, where: Fibre) -> Observed:
-    """Expose ``flux`` (N_PIXELS,) through a fibre: photon and read noise, sky residuals, masks, stated ivar."""
+    """Expose ``flux`` (N_PIXELS,) through a fibre: photon and read noise, sky residuals, masks, ivar."""
     variance = where.dark_variance + where.gain * (where.sky_lines + np.maximum(flux, 0))
     sigma = np.sqrt(variance)
     white = rng.standard_normal(N_PIXELS + 2)
     noise = (white[1:-1] + 0.08 * (white[:-2] + white[2:])) / np.sqrt(
         1 + 2 * 0.08**2
     )  # resampling couples neighbours
-    # The sky model is a little too bright or faint, and a little off in wavelength, in patches along the spectrum.
+    # The sky model is a little too bright or faint, and a little off in wavelength, in patches along the
+    # spectrum.
     wander = smooth(rng.standard_normal(N_PIXELS), 60) * 15
-    residual = 0.004 * where.sky_lines * (rng.standard_normal() + wander)
-    residual += 0.010 * np.gradient(where.sky_lines) * (rng.standard_normal() + wander)
-    observed = flux + sigma * noise * where.misstated + residual
+    residual = 0.006 * where.sky_lines * (rng.standard_normal() + wander)
+    residual += 0.015 * np.gradient(where.sky_lines) * (rng.standard_normal() + wander)
+    # Flux calibration and flat field are good to a percent or two, which only bright objects show.
+    slow, fast = smooth(rng.standard_normal(N_PIXELS), 50), smooth(rng.standard_normal(N_PIXELS), 1.5)
+    calibration = 0.2 * slow + 0.008 * fast
+    observed = flux * (1 + calibration) + sigma * noise * where.misstated + residual
     ivar = 1 / variance
     and_mask, or_mask = masks(rng, where, observed, ivar, sigma)
     return Observed(observed, ivar, and_mask, or_mask)
@@ -163,17 +181,18 @@ def observe(rng: np.random.Generator, flux: Array, where: Fibre) -> Observed:
 def masks(
     rng: np.random.Generator, where: Fibre, flux: Array, ivar: Array, sigma: Array
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Set and_mask and or_mask (N_PIXELS,); put cosmic rays and bad columns into ``flux`` and ``ivar`` in place."""
+    """And_mask and or_mask (N_PIXELS,); bad columns and cosmic rays change ``flux`` and ``ivar`` in place."""
     every, some = np.zeros(N_PIXELS, np.int32), np.zeros(N_PIXELS, np.int32)
     continuum = where.sky - where.sky_lines
     bright = where.sky_lines / continuum
     every[bright > 1.0] |= 1 << BRIGHTSKY
     some[bright > 0.35] |= 1 << BRIGHTSKY
     if rng.random() < 0.25:  # a bad column of the CCD, crossed at a slant
-        start, length = rng.integers(N_PIXELS - 60), int(log_uniform(rng, 1, 50))
+        longest = 250 if rng.random() < 0.15 else 50
+        start, length = rng.integers(1, N_PIXELS - 260), int(log_uniform(rng, 1, longest))
         lost = slice(start, start + length)
         ivar[lost] = 0
-        flux[lost] += sigma[lost] * rng.normal(0, 3)
+        flux[lost] = np.linspace(flux[start - 1], flux[start + length], length)  # bridged by the pipeline
         every[lost] |= (1 << FULLREJECT) | (1 << NEARBADPIXEL) | ((1 << NODATA) if rng.random() < 0.3 else 0)
     for start in rng.integers(N_PIXELS, size=rng.poisson(10)):
         struck = slice(start, start + rng.integers(2, 8))
