@@ -1,0 +1,64 @@
+"""The HTTP API: what is in the catalog, labels, and files to be scored. Made by ``make_api``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from peculiar import __version__
+from service.api import problems, routes
+from service.api.limits import BodyLimit
+from service.catalog.engine import open_catalog
+from service.queue import make_app
+from service.settings import Settings
+
+MAX_BODY = 2_000_000
+"""Bytes in the body of a request."""
+
+
+def make_api(settings: Settings) -> FastAPI:
+    """The application for these settings.
+
+    Raises CatalogError where there is no catalog with the schema that this program needs.
+    """
+    engine = open_catalog(settings.database_url)
+
+    @asynccontextmanager
+    async def lifespan(api: FastAPI) -> AsyncIterator[None]:
+        yield
+        engine.dispose()
+
+    api = FastAPI(
+        title="Peculiar",
+        version=__version__,
+        summary="Calibrated anomaly scores for spectra and image cutouts.",
+        description="Angles are in degrees (ICRS), times in UTC. Errors are problem documents (RFC 9457).",
+        license_info={"name": "BSD-3-Clause", "identifier": "BSD-3-Clause"},
+        lifespan=lifespan,
+    )
+    api.state.settings = settings
+    api.state.engine = engine
+    # A queue in memory has no worker in this process, so nothing may be put on it.
+    api.state.queue = None if settings.broker_url.startswith("memory://") else make_app(settings)
+    api.include_router(routes.router)
+    problems.install(api)
+    api.add_middleware(BodyLimit, limit=MAX_BODY)
+    _document_problems(api)
+    return api
+
+
+def _document_problems(api: FastAPI) -> None:
+    """Put the schema that the routes' errors refer to into the OpenAPI document."""
+    plain = api.openapi
+
+    def openapi() -> dict[str, object]:
+        described = plain()
+        schemas = described["components"]["schemas"]
+        schemas["Problem"] = problems.Problem.model_json_schema()
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        return described
+
+    api.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend it

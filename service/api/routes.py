@@ -1,0 +1,187 @@
+"""The routes of the API."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Annotated, Any
+
+import sqlalchemy as sa
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from service.api import schemas
+from service.api.problems import ProblemError, document
+from service.catalog import labels, queries, ranking, registry
+from service.catalog.engine import CatalogError, head_revision, revision
+from service.catalog.healpix import Cone
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+router = APIRouter(responses=document())
+
+Model = Annotated[schemas.Text | None, Query(description="id or name", examples=["sdss"])]
+Kind = Annotated[schemas.Kind | None, Query(description="where spectrum and cutout share the identity")]
+Survey = Annotated[str | None, Query(description="where surveys share the identity", max_length=100)]
+ObjectId = Annotated[str, Path(max_length=1000, examples=["0266-51602-0031"])]
+
+
+def _engine(request: Request) -> sa.Engine:
+    engine: sa.Engine = request.app.state.engine
+    return engine
+
+
+@router.get("/outliers", responses=document(404), tags=["objects"])
+def outliers(request: Request, query: Annotated[schemas.OutlierQuery, Query()]) -> schemas.Outliers:
+    """The most anomalous observations, page by page."""
+    centre = (query.ra, query.dec, query.radius)
+    if None in centre and centre != (None, None, None):
+        raise ProblemError(422, "a cone needs ra, dec and radius")
+    filters = ranking.Filters(
+        kind=query.kind,
+        model=query.model,
+        night=None if query.night is None else str(query.night),
+        cluster=query.cluster,
+        p=query.p,
+        q=query.q,
+        cone=None if query.ra is None else Cone(query.ra, query.dec or 0.0, query.radius or 0.0),
+    )
+    page = ranking.outliers(_engine(request), filters, query.limit, query.page)
+    return schemas.Outliers.model_validate({"items": page.rows, "next": page.next})
+
+
+@router.get("/objects/{object_id:path}/neighbours", responses=document(404, 409), tags=["objects"])
+def neighbours(
+    request: Request,
+    object_id: ObjectId,
+    k: Annotated[int, Query(ge=1, le=schemas.MAX_NEIGHBOURS)] = 10,
+    model: Model = None,
+    kind: Kind = None,
+    survey: Survey = None,
+) -> list[schemas.Neighbour]:
+    """The objects nearest to this one in the latent space of a model, the nearest first."""
+    found = queries.neighbours(_engine(request), object_id, k, model, kind, survey)
+    return [schemas.Neighbour.model_validate(row) for row in found]
+
+
+@router.post(
+    "/objects/{object_id:path}/labels", status_code=201, responses=document(400, 404, 413), tags=["objects"]
+)
+def label(request: Request, object_id: ObjectId, said: schemas.NewLabel) -> schemas.Recorded:
+    """Record what somebody says about an object. Nothing is overwritten; each person's newest counts."""
+    n = labels.record_labels(_engine(request), [labels.Label(object_id, said.label, said.by)])
+    return schemas.Recorded(objects=n)
+
+
+@router.get("/objects/{object_id:path}", responses=document(404, 409), tags=["objects"])
+def one_object(
+    request: Request, object_id: ObjectId, kind: Kind = None, survey: Survey = None
+) -> schemas.Object:
+    """One object with its observations, scores and labels."""
+    return schemas.Object.model_validate(queries.one_object(_engine(request), object_id, kind, survey))
+
+
+@router.get("/clusters", responses=document(404), tags=["models"])
+def clusters(request: Request, model: Model = None) -> list[schemas.Cluster]:
+    """The clusters of a model, or of the newest scored model of each kind, with their lens fractions."""
+    return [schemas.Cluster.model_validate(row) for row in queries.list_clusters(_engine(request), model)]
+
+
+@router.get("/models", tags=["models"])
+def models(request: Request, kind: Annotated[schemas.Kind | None, Query()] = None) -> list[schemas.Model]:
+    """All models, the newest first."""
+    return [schemas.Model.model_validate(row) for row in registry.list_models(_engine(request), kind)]
+
+
+@router.get("/runs", tags=["runs"])
+def runs(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    before: Annotated[
+        int | None, Query(ge=1, le=schemas.BIGGEST_ID, description="id of the last run of the page before")
+    ] = None,
+) -> list[schemas.Run]:
+    """Runs, the newest first."""
+    return [schemas.Run.model_validate(row) for row in queries.list_runs(_engine(request), limit, before)]
+
+
+@router.get("/runs/{run_id}", responses=document(404), tags=["runs"])
+def one_run(request: Request, run_id: Annotated[int, Path(ge=1, le=schemas.BIGGEST_ID)]) -> schemas.Run:
+    """One run, as far as it is now."""
+    return schemas.Run.model_validate(queries.one_run(_engine(request), run_id))
+
+
+@router.post("/batches", status_code=202, responses=document(400, 403, 404, 413, 503), tags=["runs"])
+def submit(request: Request, response: Response, batch: schemas.Batch) -> schemas.Accepted:
+    """Queue files to be scored by the workers; `/runs/{id}` tells how far they are."""
+    from kombu.exceptions import OperationalError
+
+    from service.submission import models_in_force, start_run
+
+    settings: Settings = request.app.state.settings
+    paths = list(dict.fromkeys(confined(path, settings.data_roots) for path in batch.paths))
+    app = _queue(request)
+    engine = _engine(request)
+    chosen = models_in_force(engine, batch.model)
+    try:
+        # Asked first, so that a run with nobody to work on it is not even opened.
+        check_broker(app)
+        started = start_run(settings, engine, app, paths, chosen, batch.night)
+    except (OperationalError, OSError) as error:
+        raise ProblemError(503, "the broker does not answer; try again later") from error
+    response.headers["Location"] = f"/runs/{started.run}"
+    return schemas.Accepted(
+        run=started.run, queued=len(started.queued), night=started.night, models=started.models
+    )
+
+
+@router.get("/health", tags=["service"])
+def health() -> schemas.Health:
+    """This process answers."""
+    return schemas.Health()
+
+
+@router.get("/ready", responses=document(503), tags=["service"])
+def ready(request: Request) -> schemas.Health:
+    """The catalog answers and has this program's schema, and the broker answers where there is one."""
+    from kombu.exceptions import OperationalError
+
+    try:
+        current = revision(_engine(request))
+    except CatalogError as error:
+        raise ProblemError(503, "the catalog does not answer") from error
+    if current != head_revision():
+        raise ProblemError(503, "the catalog has another schema than this program: run `peculiar db upgrade`")
+    if request.app.state.queue is not None:
+        try:
+            check_broker(request.app.state.queue)
+        except (OperationalError, OSError) as error:
+            raise ProblemError(503, "the broker does not answer") from error
+    return schemas.Health()
+
+
+def confined(path: str, roots: list[FilePath]) -> str:
+    """The path with all links resolved, when it lies under one of the roots. Raises ProblemError (403)."""
+    if not roots:
+        raise ProblemError(403, "this service reads no files: its operator has not set PECULIAR_DATA_ROOTS")
+    # Whether the file exists makes no difference here, so nothing can be learnt about paths elsewhere.
+    real = os.path.realpath(path) if path.startswith("/") and "\x00" not in path else ""
+    if not any(FilePath(real).is_relative_to(os.path.realpath(root)) for root in roots):
+        raise ProblemError(
+            403, f"not an absolute path under the folders that this service reads: {path[:200]!r}"
+        )
+    return real
+
+
+def check_broker(app: Celery) -> None:
+    """Raises kombu's OperationalError or OSError where the broker does not answer soon."""
+    with app.connection_for_write(connect_timeout=3) as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0.1, interval_max=0.1)
+
+
+def _queue(request: Request) -> Any:
+    app = request.app.state.queue
+    if app is None:
+        raise ProblemError(503, "no broker is configured: the operator has to set PECULIAR_BROKER_URL")
+    return app

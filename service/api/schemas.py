@@ -1,0 +1,232 @@
+"""What the API takes and gives, as OpenAPI describes it."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+MAX_PATHS = 5000
+MAX_PAGE = 1000
+MAX_NEIGHBOURS = 200
+BIGGEST_ID = 2**63 - 1
+
+Kind = Literal["spectrum", "cutout"]
+Text = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+SPECTRUM_ROW: dict[str, Any] = {
+    "object_id": "0266-51602-0031",
+    "kind": "spectrum",
+    "survey": "sdss",
+    "path": "/data/spec-0266-51602-0031.fits",
+    "ra": 146.3914,
+    "dec": -0.4941,
+    "model": "sdss@0123456789ab",
+    "scored_at": "2026-03-01T16:04:11.250000Z",
+    "elbo": -5210.4,
+    "log_px": -5198.2,
+    "log_density": -31.7,
+    "chi2": 1.42,
+    "score": 3.1,
+    "p_value": 0.002,
+    "q_value": 0.04,
+    "cluster": 3,
+    "cluster_probability": 0.91,
+    "lens_fraction": None,
+    "snr": 14.2,
+    "flags": "",
+    "parts": {"reconstruction": 2.8, "reconstruction_p": 0.004},
+}
+
+
+class Row(BaseModel):
+    """One observation as one model scored it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [SPECTRUM_ROW]})
+
+    object_id: str = Field(description="the survey's identity of the object")
+    kind: Kind
+    survey: str
+    path: str = Field(description="the file that was read")
+    ra: float | None = Field(description="degrees, ICRS")
+    dec: float | None = Field(description="degrees, ICRS")
+    model: str = Field(description="name@version")
+    scored_at: datetime
+    elbo: float = Field(description="evidence lower bound, nats")
+    log_px: float = Field(description="importance-weighted bound on log p(x), nats")
+    log_density: float = Field(description="log density of the latent under the mixture, nats")
+    chi2: float = Field(description="reconstruction χ² per degree of freedom")
+    score: float = Field(description="larger is more anomalous; scores of two models do not compare")
+    p_value: float = Field(description="in (0, 1], uniform for objects like the training set")
+    q_value: float | None = Field(description="Benjamini–Hochberg over the run; null until the run has ended")
+    cluster: int
+    cluster_probability: float
+    lens_fraction: float | None = Field(description="expected share of lenses; null where labels are missing")
+    snr: float
+    flags: str = Field(description="remarks, comma-joined")
+    parts: dict[str, float | None] = Field(description="score components by name")
+
+
+class Neighbour(Row):
+    """A row and how far it lies in the latent space."""
+
+    distance: float = Field(description="Euclidean, between posterior means")
+
+
+class Outliers(BaseModel):
+    """One page, the highest scores first."""
+
+    items: list[Row]
+    next: str | None = Field(description="pass it as `page` for the page after this one; null on the last")
+
+
+class OutlierQuery(BaseModel):
+    """Which rows are wanted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Kind | None = Field(None, description="without kind and model, the rankings of all kinds are mixed")
+    model: Text | None = Field(
+        None, description="id or name; else the newest of each kind", examples=["sdss"]
+    )
+    night: date | None = Field(None, examples=["2026-03-01"])
+    cluster: int | None = Field(
+        None, ge=0, lt=2**31, description="needs kind or model where there are several"
+    )
+    p: Finite | None = Field(None, gt=0, le=1, description="p-value at most this")
+    q: Finite | None = Field(None, gt=0, le=1, description="q-value at most this: the false-discovery rate")
+    ra: Finite | None = Field(None, ge=0, le=360, description="centre of a cone, degrees, ICRS")
+    dec: Finite | None = Field(None, ge=-90, le=90, description="centre of a cone, degrees, ICRS")
+    radius: Finite | None = Field(None, ge=0, le=180, description="of the cone, degrees")
+    limit: int = Field(50, ge=1, le=MAX_PAGE)
+    page: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
+        None, description="`next` of the page before"
+    )
+
+
+class Observation(BaseModel):
+    """A file in which the object was seen."""
+
+    path: str
+    sha256: str
+    night: str
+    first_seen: datetime
+    redshift: float | None
+    spectral_class: str
+    zwarning: int
+    reader_flags: str
+    duplicate: bool = Field(description="equal bytes lie under another path")
+    superseded: bool = Field(description="the file has other bytes by now")
+
+
+class Said(BaseModel):
+    """A label as it was recorded."""
+
+    label: str
+    by: str
+    created_at: datetime
+
+
+class Object(BaseModel):
+    """An object and all that is known of it."""
+
+    object_id: str
+    kind: Kind
+    survey: str
+    ra: float | None = Field(description="degrees, ICRS")
+    dec: float | None = Field(description="degrees, ICRS")
+    observations: list[Observation] = Field(description="the newest first")
+    scores: list[Row] = Field(description="of its current observations, the newest first")
+    labels: list[Said] = Field(description="their whole history, the oldest first")
+
+
+class Cluster(BaseModel):
+    """A cluster of a model's latent space."""
+
+    model: str
+    kind: Kind
+    cluster: int
+    weight: float = Field(description="share of the training set")
+    size: int = Field(description="current observations in it")
+    n_labelled: int
+    n_lens: int
+    lens_fraction: float | None = Field(description="posterior mean; null without labels")
+    lens_fraction_low: float | None = Field(description="2.5 % point")
+    lens_fraction_high: float | None = Field(description="97.5 % point")
+
+
+class Model(BaseModel):
+    """A trained model."""
+
+    id: str = Field(description="name@version", examples=["sdss@0123456789ab"])
+    name: str
+    kind: Kind
+    created_at: datetime
+    n_training: int
+    held_out: dict[str, Any] = Field(description="held-out figures by name")
+    smallest_p: float | None = Field(description="the smallest p-value that its calibration set resolves")
+    domain: dict[str, Any] = Field(description="what the training set covered")
+
+
+class Run(BaseModel):
+    """A set of inputs that were scored together; found = queued + scored + failed."""
+
+    id: int
+    key: str
+    survey: str
+    night: str
+    models: dict[str, str] = Field(description="model id by kind")
+    started_at: datetime
+    ended_at: datetime | None = Field(description="null while inputs are queued")
+    found: int
+    queued: int
+    scored: int
+    failed: int
+    reasons: dict[str, int] = Field(description="how many failed for each reason")
+
+
+class Batch(BaseModel):
+    """Files to score."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"paths": ["/data/spec-0266-51602-0031.fits"], "night": "2026-03-01"}]
+        },
+    )
+
+    paths: list[Annotated[str, StringConstraints(min_length=1, max_length=4096)]] = Field(
+        min_length=1, max_length=MAX_PATHS, description="absolute paths, under PECULIAR_DATA_ROOTS"
+    )
+    model: Text | None = Field(None, description="id or name; else the newest of each kind")
+    night: date | None = Field(None, description="join this night's run; else a run of their own")
+
+
+class Accepted(BaseModel):
+    """What became of a batch: its run tells how far it is."""
+
+    run: int
+    queued: int = Field(description="paths that were put on the queue; others were done in this run already")
+    night: date
+    models: dict[str, str]
+
+
+class NewLabel(BaseModel):
+    """What somebody says about an object."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"label": "lens", "by": "ann"}]}
+    )
+
+    label: Text = Field(description="lens, not-lens, interesting, artefact, or another word")
+    by: Text = Field(description="who says so")
+
+
+class Recorded(BaseModel):
+    objects: int = Field(description="how many objects have this identity and carry the label now")
+
+
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"

@@ -1,0 +1,303 @@
+"""The HTTP API: what it answers, to good requests and to bad ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fastapi.testclient import TestClient
+
+from service.api import MAX_BODY, make_api
+from service.catalog import schema
+from service.catalog.engine import CatalogError, writing
+from service.catalog.labels import Label, record_labels
+from service.catalog.rows import RejectedRow
+from service.catalog.runs import finish_if_complete
+from service.catalog.writer import write_batch
+from service.settings import Settings
+
+
+@pytest.fixture
+def filled(engine: sa.Engine, run: int, models: dict[str, str], make_row: Callable[..., Any]) -> sa.Engine:
+    rows = [make_row(i) for i in range(12)]
+    rows.append(make_row(3, kind="cutout", survey="hsc", model=models["cutout"], path="/data/c.fits"))
+    rows.append(make_row(50, object_id="field/7 é"))
+    write_batch(engine, run, rows, [RejectedRow("/data/bad.fits", "truncated")])
+    finish_if_complete(engine, run)
+    record_labels(engine, [Label(rows[0].object_id, "lens", "ann")])
+    return engine
+
+
+@pytest.fixture
+def change_settings(catalog_url: str) -> Callable[..., Settings]:
+    def make(**changes: Any) -> Settings:
+        return Settings(_env_file=None, **({"database_url": catalog_url} | changes))
+
+    return make
+
+
+@pytest.fixture
+def client(filled: sa.Engine, change_settings: Callable[..., Settings]) -> Iterator[TestClient]:
+    with TestClient(make_api(change_settings()), raise_server_exceptions=False) as client:
+        yield client
+
+
+def get(client: TestClient, url: str) -> Any:
+    response = client.get(url)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def assert_problem(response: Any, status: int, words: str = "") -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = response.json()
+    assert {"type", "title", "status", "detail"} <= set(body) and body["status"] == status
+    assert words in body["detail"]
+    return body
+
+
+def test_outliers_page_by_page(client: TestClient) -> None:
+    whole = get(client, "/outliers?kind=spectrum&limit=100")
+    assert whole["next"] is None and len(whole["items"]) == 13
+    assert whole["items"][0]["object_id"] == "field/7 é"
+    seen, token = [], ""
+    while token is not None:
+        page = get(client, f"/outliers?kind=spectrum&limit=5{'&page=' + token if token else ''}")
+        seen += page["items"]
+        token = page["next"]
+    assert seen == whole["items"]
+
+
+@pytest.mark.parametrize(
+    ("query", "number"),
+    [
+        ("", 14),
+        ("kind=cutout", 1),
+        ("model=sdss", 13),
+        ("night=2026-03-01", 14),
+        ("night=2026-03-02", 0),
+        ("kind=spectrum&cluster=1", 4),
+        ("p=0.1", 4),
+        ("q=1", 14),
+        ("ra=13&dec=-4.7&radius=0.001", 2),
+    ],
+)
+def test_filters(client: TestClient, query: str, number: int) -> None:
+    assert len(get(client, f"/outliers?{query}")["items"]) == number
+
+
+def test_one_object_and_its_neighbours(client: TestClient) -> None:
+    found = get(client, "/objects/0266-51602-0000")
+    assert found["labels"][0]["label"] == "lens" and found["scores"][0]["lens_fraction"] == 0.75
+    assert found["observations"][0]["path"] == "/data/spec-0266-51602-0000.fits"
+    near = get(client, "/objects/0266-51602-0005/neighbours?k=2")
+    assert {row["object_id"] for row in near} == {"0266-51602-0004", "0266-51602-0006"}
+    assert near[0]["distance"] == pytest.approx(5**0.5)
+    assert get(client, "/objects/field%2F7%20%C3%A9")["object_id"] == "field/7 é"
+    assert len(get(client, "/objects/field%2F7%20%C3%A9/neighbours?k=200")) == 12
+
+
+def test_several_objects_of_one_name(client: TestClient) -> None:
+    body = assert_problem(client.get("/objects/0266-51602-0003"), 409, "which kind or survey")
+    assert body["choices"] == [{"kind": "spectrum", "survey": "sdss"}, {"kind": "cutout", "survey": "hsc"}]
+    assert get(client, "/objects/0266-51602-0003?survey=hsc")["kind"] == "cutout"
+
+
+def test_clusters_models_runs(client: TestClient, run: int) -> None:
+    assert [row["cluster"] for row in get(client, "/clusters?model=sdss")] == [0, 1, 2]
+    assert {row["id"] for row in get(client, "/models")} == {"sdss@0123456789ab", "lens@ba9876543210"}
+    assert [row["kind"] for row in get(client, "/models?kind=cutout")] == ["cutout"]
+    one = get(client, f"/runs/{run}")
+    assert (one["found"], one["scored"], one["failed"], one["reasons"]) == (15, 14, 1, {"truncated": 1})
+    assert get(client, "/runs") == [one] and get(client, f"/runs?before={run}") == []
+
+
+def test_labels_are_recorded(client: TestClient) -> None:
+    response = client.post("/objects/0266-51602-0003/labels", json={"label": "Not lens", "by": "bob"})
+    assert (response.status_code, response.json()) == (201, {"objects": 2})
+    assert get(client, "/objects/0266-51602-0003?kind=spectrum")["labels"][0]["label"] == "not-lens"
+    assert_problem(
+        client.post("/objects/nope/labels", json={"label": "lens", "by": "bob"}), 404, "not in the catalog"
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "status", "words"),
+    [
+        ("GET", "/nowhere", 404, ""),
+        ("DELETE", "/outliers", 405, ""),
+        ("GET", "/objects/nope", 404, "no object 'nope'"),
+        ("GET", "/objects/a%00b%FF", 404, "no object"),
+        ("GET", "/objects/nope/neighbours", 404, "no object"),
+        ("GET", "/objects/0266-51602-0001/neighbours?model=lens", 404, "of kind cutout"),
+        ("GET", "/objects/0266-51602-0001/neighbours?k=0", 422, "query.k"),
+        ("GET", "/outliers?model=nope", 404, "no model is called 'nope'"),
+        ("GET", "/clusters?model=nope", 404, "no model is called 'nope'"),
+        ("GET", "/outliers?kind=galaxy", 422, "query.kind"),
+        ("GET", "/outliers?limit=100000", 422, "query.limit"),
+        ("GET", "/outliers?page=nonsense", 422, "first page"),
+        ("GET", "/outliers?night=yesterday", 422, "query.night"),
+        ("GET", "/outliers?p=nan", 422, "query.p"),
+        ("GET", "/outliers?q=2", 422, "query.q"),
+        ("GET", "/outliers?ra=1", 422, "a cone needs"),
+        ("GET", "/outliers?ra=1&dec=91&radius=1", 422, "query.dec"),
+        ("GET", "/outliers?cluster=1", 422, "which kind or model"),
+        ("GET", "/outliers?cluster=99999999999999999999", 422, "query.cluster"),
+        ("GET", "/outliers?colour=red", 422, "query.colour"),
+        ("GET", "/runs/99", 404, "no run 99"),
+        ("GET", "/runs/x", 422, "path.run_id"),
+        ("GET", "/runs/99999999999999999999999", 422, "path.run_id"),
+    ],
+)
+def test_bad_requests_are_problems(
+    client: TestClient, method: str, url: str, status: int, words: str
+) -> None:
+    assert_problem(client.request(method, url), status, words)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 422),
+        (b"{", 422),
+        (b"[]", 422),
+        (b"\xff", 400),
+        (b'{"paths": []}', 422),
+        (b'{"paths": [7]}', 422),
+        (b'{"paths": [NaN]}', 422),
+        (b'{"paths": ["/a"], "x": 1}', 422),
+        (b'{"paths": ["' + b"a" * 5000 + b'"]}', 422),
+    ],
+)
+def test_bad_bodies_are_problems(client: TestClient, body: bytes, status: int) -> None:
+    response = client.post("/batches", content=body, headers={"content-type": "application/json"})
+    assert_problem(response, status)
+
+
+def test_bodies_have_a_limit(client: TestClient) -> None:
+    headers = {"content-type": "application/json"}
+    large = b'{"paths": ["' + b"a" * MAX_BODY + b'"]}'
+    assert_problem(client.post("/batches", content=large, headers=headers), 413, "at most")
+    in_chunks = (large[i : i + 65536] for i in range(0, len(large), 65536))
+    assert_problem(client.post("/batches", content=in_chunks, headers=headers), 413, "at most")
+    many = json.dumps({"paths": [f"/{i}" for i in range(5001)]})
+    assert_problem(client.post("/batches", content=many, headers=headers), 422, "paths")
+
+
+def test_faults_of_ours_tell_nothing(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr("service.catalog.queries.list_clusters", fail)
+    body = assert_problem(client.get("/clusters"), 500)
+    assert "secret" not in json.dumps(body)
+
+
+def test_a_catalog_that_breaks_is_not_our_fault(client: TestClient, engine: sa.Engine) -> None:
+    with writing(engine) as connection:
+        connection.execute(sa.text("ALTER TABLE clusters RENAME TO elsewhere"))
+    assert_problem(client.get("/clusters"), 503, "does not answer")
+
+
+def test_health_and_readiness(client: TestClient, engine: sa.Engine) -> None:
+    assert get(client, "/health") == get(client, "/ready") == {"status": "ok"}
+    with writing(engine) as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '0000'"))
+    assert get(client, "/health") == {"status": "ok"}
+    assert_problem(client.get("/ready"), 503, "peculiar db upgrade")
+
+
+def test_it_does_not_start_on_another_schema(
+    engine: sa.Engine, change_settings: Callable[..., Settings]
+) -> None:
+    with writing(engine) as connection:
+        connection.execute(sa.text("DELETE FROM alembic_version"))
+    with pytest.raises(CatalogError, match="peculiar db upgrade"):
+        make_api(change_settings())
+
+
+def test_paths_are_confined(
+    filled: sa.Engine, change_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    root, outside = tmp_path / "root", tmp_path / "root-not"
+    root.mkdir()
+    outside.mkdir()
+    (outside / "secret.fits").write_bytes(b"")
+    (root / "link.fits").symlink_to(outside / "secret.fits")
+    (root / "folder").symlink_to(outside)
+
+    def submit(path: str, **settings: Any) -> Any:
+        with TestClient(make_api(change_settings(**settings))) as client:
+            return client.post("/batches", json={"paths": [path]})
+
+    assert_problem(submit(f"{root}/a.fits"), 403, "PECULIAR_DATA_ROOTS")
+    bad = (
+        f"{outside}/secret.fits",
+        f"{root}/../root-not/secret.fits",
+        f"{root}/link.fits",
+        f"{root}/folder/x.fits",
+        f"{root}\x00/a.fits",
+        f"file://{root}",
+        str(outside),
+        "relative.fits",
+        "/etc/passwd",
+    )
+    for path in bad:
+        assert_problem(submit(path, data_roots=[root]), 403, "not an absolute path under")
+    assert_problem(submit(f"{root}/a.fits", data_roots=[root]), 503, "no broker is configured")
+
+
+def test_a_broker_that_is_down(
+    filled: sa.Engine, change_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = change_settings(data_roots=[tmp_path], broker_url="redis://127.0.0.1:1/0")
+    with TestClient(make_api(settings)) as client:
+        response = client.post("/batches", json={"paths": [f"{tmp_path}/a.fits"]})
+        assert_problem(response, 503, "the broker does not answer")
+        assert_problem(client.get("/ready"), 503, "the broker does not answer")
+        assert len(get(client, "/runs")) == 1
+
+
+def test_batches_are_queued(
+    filled: sa.Engine, change_settings: Callable[..., Settings], tmp_path: Path, redis_url: str
+) -> None:
+    from service.queue import make_app, waiting_messages
+
+    settings = change_settings(data_roots=[tmp_path], broker_url=redis_url)
+    paths = [f"{tmp_path}/a.fits", f"{tmp_path}/x/../b.fits", f"{tmp_path}/b.fits"]
+    with TestClient(make_api(settings)) as client:
+        response = client.post("/batches", json={"paths": paths, "night": "2026-03-05"})
+        assert response.status_code == 202, response.text
+        accepted = response.json()
+        assert (accepted["queued"], accepted["night"]) == (2, "2026-03-05")
+        run = get(client, response.headers["Location"])
+        assert (run["id"], run["found"], run["queued"]) == (accepted["run"], 2, 2)
+        assert get(client, "/ready") == {"status": "ok"}
+    assert waiting_messages(make_app(settings)) == 1
+    with filled.connect() as connection:
+        wanted = sa.select(schema.run_inputs.c.path).where(schema.run_inputs.c.run_id == accepted["run"])
+        assert sorted(connection.scalars(wanted)) == [
+            f"{tmp_path.resolve()}/a.fits",
+            f"{tmp_path.resolve()}/b.fits",
+        ]
+
+
+def test_the_description_is_complete(client: TestClient) -> None:
+    described = get(client, "/openapi.json")
+    text = json.dumps(described)
+    names = {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}
+    assert names <= set(described["components"]["schemas"])
+    assert "HTTPValidationError" not in text
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            assert operation["responses"]["422"]["content"].keys() == {"application/problem+json"}, path
+    assert set(described["paths"]) == {
+        "/outliers", "/objects/{object_id}", "/objects/{object_id}/neighbours", "/objects/{object_id}/labels",
+        "/clusters", "/models", "/runs", "/runs/{run_id}", "/batches", "/health", "/ready",
+    }  # fmt: skip
+    assert described["components"]["schemas"]["Row"]["examples"]
