@@ -45,7 +45,7 @@ def add_profile(scene: Image, shape: Profile, tint: Image, factor: Image | None 
 
 
 def add_point(scene: Image, flux: float, tint: Image, x: float, y: float) -> None:
-    """Add a star at (x, y) to ``scene`` in place, shared among the four nearest fine pixels."""
+    """Add a star at (x, y) to ``scene`` in place, spread over the four nearest fine pixels."""
     column, row = ((c + SIZE / 2 + MARGIN) * OVER - 0.5 for c in (x, y))
     i, j = int(row), int(column)
     if not (0 <= i < FINE - 1 and 0 <= j < FINE - 1):

@@ -10,7 +10,7 @@ import numpy as np
 from workers.simulate import pipeline, speclite, spectral_anomalies
 from workers.simulate.grid import FIRST, N_PIXELS, STEP, Array
 from workers.simulate.spectral_anomalies import PLANTERS, Scene, source_for
-from workers.simulate.spectrograph import NOPLUG, Fibre, Observed, fibre, observe
+from workers.simulate.spectrograph import Fibre, Observed, fibre, observe
 from workers.simulate.truth import Truth
 
 KINDS = spectral_anomalies.KINDS
@@ -55,9 +55,6 @@ def make_spectrum(seed: int, index: int, kind: str = "") -> Simulated:
     if kind:
         flux, strength, detail = PLANTERS[kind](rng, Scene(source, flux, where))
     seen = observe(rng, flux, where)
-    if kind == "unplugged" and rng.random() < 0.5:
-        seen.or_mask |= 1 << NOPLUG
-        seen.and_mask |= 1 << NOPLUG
     first = int(rng.integers(14, 40))
     span = slice(first, min(N_PIXELS, first + int(rng.integers(3822, 3852))))
     model, theta = pipeline.fit_model(source, seen)

@@ -147,7 +147,10 @@ def dichroic_step(rng: np.random.Generator, scene: Scene) -> Planted:
 
 
 def unplugged(rng: np.random.Generator, scene: Scene) -> Planted:
-    """The fibre fell out of the plate; strength: share of the light that still arrives."""
+    """The fibre fell out of the plate; strength: share of the light that still arrives.
+
+    The pixel masks say nothing of it, or no reader would let it through; ZWARNING sometimes does.
+    """
     strength = log_uniform(rng, 0.001, 0.02)
     pedestal = rng.normal(0, 0.1) * (WAVE / 5500) ** rng.normal(0, 0.8)
     return scene.flux * strength + pedestal, strength, ""
