@@ -306,8 +306,11 @@ def _scan(content: Content) -> list[Hdu]:
             raise Refused(
                 reasons.TRUNCATED, f"HDU {len(hdus)} claims {size} bytes of data, {there} are there"
             )
-        hdus.append(Hdu(content, len(hdus), start, min(end, len(data)), size))
+        hdus.append(Hdu(content, len(hdus), start, end, size))
         start = end + -(-size // BLOCK) * BLOCK
+        # Some writers leave the last block short, so that data may end with the file, but no later block may.
+        if end + size < len(data) < start:
+            raise Refused(reasons.TRUNCATED, f"the file ends within the padding of HDU {len(hdus) - 1}")
     return hdus
 
 
@@ -320,7 +323,10 @@ def _claims(data: bytes, start: int, index: int) -> tuple[dict[bytes, bytes], in
             raise Refused(reasons.TRUNCATED, f"the header of HDU {index} has no end")
         key = data[at : at + 8].rstrip()
         if key == b"END":
-            return claims, start + -(-(n + 1) * CARD // BLOCK) * BLOCK
+            end = start + -(-(n + 1) * CARD // BLOCK) * BLOCK
+            if end > len(data):
+                raise Refused(reasons.TRUNCATED, f"the file ends within the header of HDU {index}")
+            return claims, end
         if key.startswith((b"NAXIS", b"BITPIX", b"PCOUNT", b"GCOUNT")):
             claims.setdefault(key, data[at + 10 : at + CARD].partition(b"/")[0].strip())
     raise Refused(reasons.BROKEN_HEADER, f"the header of HDU {index} has more than {MAX_CARDS} cards")

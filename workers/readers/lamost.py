@@ -12,7 +12,7 @@ from workers.readers import reasons, sky
 from workers.readers.fits import FitsFile, Hdu
 from workers.readers.reasons import Refused
 from workers.readers.sample import LOGLAM_STEP, Spectrum
-from workers.readers.sdss import on_grid
+from workers.readers.sdss import believed_redshift, on_grid
 
 MAX_PIXELS = 20_000
 
@@ -45,7 +45,7 @@ def read_lamost(file: FitsFile) -> Spectrum:
         dec=dec,
         flags={"relative-flux"},
         first=first,
-        redshift=primary.number("Z"),
+        redshift=believed_redshift(primary.get("Z")),
         spectral_class=primary.text("CLASS"),
         object_type=primary.text("OBJTYPE"),
     )

@@ -37,10 +37,13 @@ ROLES = {
     },
     "mask": {"MASK", "DQ", "BADPIX", "BPM", "FLAGS"},
     "weight": {"WEIGHT", "WHT", "WGT"},
-    "other": {"PSF", "MODEL", "BACKGROUND", "BKG", "RESIDUAL", "SEGMENTATION", "SEG", "COVERAGE", "EXPOSURE"},
+    "other": {"PSF", "PSFIMAGE", "MODEL", "BACKGROUND", "BKG", "RESIDUAL", "SEGMENTATION", "SEG", "EXPOSURE"},
 }
 """Words of EXTNAME by role. A weight's scale is a matter of convention (exposure time, inverse variance,
 relative), so only its zeros are believed."""
+
+UNCERTAINTIES = {"VARIANCEUNCERTAINTY": "variance", "INVERSEVARIANCE": "ivar"}
+"""Roles by UTYPE, with which astropy's CCDData (and so the alerts of Rubin) says what its UNCERT holds."""
 
 SCIENCE_WORDS = {
     "SCI",
@@ -95,6 +98,8 @@ def find_planes(file: FitsFile) -> list[Plane]:
         if not hdu.is_image or not hdu.shape:
             continue
         role, band = role_of(hdu.name)
+        if role == "error":
+            role = UNCERTAINTIES.get(hdu.text("UTYPE").upper(), role)
         shape = _cube(hdu.shape)
         if shape is None:
             odd.append(hdu)

@@ -18,7 +18,7 @@ TOO_LARGE = "more than 256 MiB of data: give spectra or cutouts, not whole frame
 BROKEN_HEADER = "broken FITS header: check it with fitsverify or write the file again"
 BROKEN_DATA = "broken FITS data: check it with fitsverify or write the file again"
 TOO_MANY_HDUS = "more than 1000 HDUs: give one object a file"
-NO_DATA = "neither a spectrum nor an image in the file: see the list of layouts that are read"
+NO_DATA = "neither a spectrum nor an image in the file: give an SDSS or LAMOST spectrum, or an image"
 
 # Spectra.
 MISSING_COLUMNS = "spectrum without the columns flux, loglam and ivar: give SDSS, BOSS or SDSS-V spec files"

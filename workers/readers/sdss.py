@@ -89,12 +89,19 @@ def read_sdss(file: FitsFile, coadd: Hdu) -> Spectrum:
         ivar=ivar,
         ra=ra,
         dec=dec,
+        flags=set() if catalog else {"no-catalogue"},
         first=first,
-        redshift=finite(_cell(catalog, "Z")),
+        redshift=believed_redshift(_cell(catalog, "Z")),
         zwarning=int(finite(_cell(catalog, "ZWARNING")) or 0),
         spectral_class=str(_cell(catalog, "CLASS") or ""),
         object_type=str(_cell(catalog, "OBJTYPE") or _cell(catalog, "SOURCETYPE") or ""),
     )
+
+
+def believed_redshift(value: Any) -> float | None:
+    """A redshift, or None for what is no number or a code such as -9999."""
+    z = finite(value)
+    return z if z is not None and -1 < z < 30 else None
 
 
 def on_grid(
