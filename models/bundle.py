@@ -60,9 +60,13 @@ def load_bundle(folder: Path) -> Bundle:
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise ValueError(f"{folder} is not a readable model bundle: {error}") from error
     if spec.get("format") != FORMAT:
-        raise ValueError(f"{folder} has bundle format {spec.get('format')}, this program reads format {FORMAT}")
+        raise ValueError(
+            f"{folder} has bundle format {spec.get('format')}, this program reads format {FORMAT}"
+        )
     if _version(spec, blob) != spec["version"]:
-        raise ValueError(f"{folder} was changed after it was written: its content no longer has the hash it names")
+        raise ValueError(
+            f"{folder} was changed after it was written: its content no longer has the hash it names"
+        )
     return Bundle(spec, arrays)
 
 

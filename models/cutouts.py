@@ -158,10 +158,14 @@ def _centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _typical_sigma(ivar: np.ndarray) -> np.ndarray:
     """Median noise σ of each cutout and band, (n, n_bands); the cutout's other bands, or 1, where a band is empty."""
-    typical = np.ma.median(np.ma.masked_less_equal(ivar.reshape(*ivar.shape[:2], -1), 0), axis=2).filled(np.nan)
+    typical = np.ma.median(np.ma.masked_less_equal(ivar.reshape(*ivar.shape[:2], -1), 0), axis=2).filled(
+        np.nan
+    )
     sigma = 1 / np.sqrt(typical)
     with np.errstate(all="ignore"):
-        fallback = np.where(np.isfinite(sigma).any(1), np.nansum(sigma, 1) / np.isfinite(sigma).sum(1).clip(1), 1.0)
+        fallback = np.where(
+            np.isfinite(sigma).any(1), np.nansum(sigma, 1) / np.isfinite(sigma).sum(1).clip(1), 1.0
+        )
     return np.where(np.isfinite(sigma), sigma, fallback[:, None])
 
 

@@ -95,7 +95,9 @@ def fit_cutouts(
     preprocessing = CutoutPreprocessing.fit(chosen, bands)
     size = 256
     pieces = [
-        preprocessing(CutoutBatch(b.flux[k : k + size], b.ivar[k : k + size])).to(torch.device("cpu"), torch.float32)
+        preprocessing(CutoutBatch(b.flux[k : k + size], b.ivar[k : k + size])).to(
+            torch.device("cpu"), torch.float32
+        )
         for b in batches
         for k in range(0, len(b), size)
     ]
@@ -127,7 +129,9 @@ def _fit(
     chosen = np.random.default_rng([seed, 2]).permutation(len(latents))[:MAX_NEIGHBOURS]
     neighbours = latents[torch.from_numpy(chosen)]
     draws = torch.randn((N_DRAWS, n_latent), generator=torch.Generator().manual_seed(0))
-    weighed, chi2 = _weigh_all(model, density, clusters, neighbours, calibration_set, shape, draws, CHUNK[kind])
+    weighed, chi2 = _weigh_all(
+        model, density, clusters, neighbours, calibration_set, shape, draws, CHUNK[kind]
+    )
     calibration = Calibration.fit(weighed, calibration_set.covariates, COMBINED[kind])
     resume.done()
     thirds = np.array_split(chi2[np.argsort(calibration_set.snr)], 3)
@@ -187,10 +191,14 @@ def _weigh_all(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:  # fmt: skip
     with torch.no_grad():
         out = [
-            score_parts.weigh(model, density, clusters, neighbours, data.rows(slice(k, k + size)), shape, draws)
+            score_parts.weigh(
+                model, density, clusters, neighbours, data.rows(slice(k, k + size)), shape, draws
+            )
             for k in range(0, len(data), size)
         ]
-    return {k: np.concatenate([e.parts[k] for e in out]) for k in out[0].parts}, torch.cat([e.chi2 for e in out]).numpy()
+    return {k: np.concatenate([e.parts[k] for e in out]) for k in out[0].parts}, torch.cat(
+        [e.chi2 for e in out]
+    ).numpy()
 
 
 def _mixture_arrays(name: str, mixture: Mixture) -> dict[str, np.ndarray]:

@@ -131,7 +131,7 @@ def _m_step(
     x: Tensor, responsibility: Tensor, expected: Tensor, spread: Tensor | None, scatter: Tensor | None,
     prior_strength: float, reg_covar: float,
 ) -> Mixture:  # fmt: skip
-    n, n_latent = x.shape
+    n_latent = x.shape[1]
     count = responsibility.sum(0) + 10 * torch.finfo(x.dtype).eps
     means = torch.einsum("nk,knl->kl", responsibility, expected) / count[:, None]
     covariances = []
@@ -156,7 +156,9 @@ def fit_density(x: Tensor, noise: Tensor, n_components: int, seed: int) -> Mixtu
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one iteration is only a start and never converges
         first = torch.from_numpy(start.fit(x.numpy()).predict_proba(x.numpy()))
-        return fit_mixture(x, first, noise, prior_strength=2.0 * n_latent, reg_covar=1e-4, max_iter=60, tol=1e-3)
+        return fit_mixture(
+            x, first, noise, prior_strength=2.0 * n_latent, reg_covar=1e-4, max_iter=60, tol=1e-3
+        )
 
 
 def fit_clusters(x: np.ndarray, truncation: int, seed: int) -> Mixture:
@@ -167,7 +169,9 @@ def fit_clusters(x: np.ndarray, truncation: int, seed: int) -> Mixture:
     """
     n_components = int(np.clip(len(x) // 10, 1, truncation))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # slow convergence in the last digits does not matter to an assignment
+        warnings.simplefilter(
+            "ignore"
+        )  # slow convergence in the last digits does not matter to an assignment
         fitted = BayesianGaussianMixture(
             n_components=n_components, weight_concentration_prior_type="dirichlet_process",
             reg_covar=1e-3, random_state=seed, max_iter=300, init_params="k-means++",
@@ -175,4 +179,6 @@ def fit_clusters(x: np.ndarray, truncation: int, seed: int) -> Mixture:
     keep = np.argsort(-fitted.weights_)
     keep = keep[fitted.weights_[keep] * len(x) >= 1]
     weights = torch.from_numpy(fitted.weights_[keep] / fitted.weights_[keep].sum())
-    return Mixture(weights, torch.from_numpy(fitted.means_[keep]), torch.from_numpy(fitted.covariances_[keep]))
+    return Mixture(
+        weights, torch.from_numpy(fitted.means_[keep]), torch.from_numpy(fitted.covariances_[keep])
+    )

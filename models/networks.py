@@ -6,6 +6,7 @@ Both end in a layer that starts at zero, so that an untrained network changes no
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +23,14 @@ class Encoder(nn.Module):
         kernel, stride, pad = (4, 2, 1) if planar else (7, 4, 3)
         channels = [2 * shape[0], *widths]
         layers: list[nn.Module] = []
-        for a, b in zip(channels, channels[1:], strict=False):
+        for a, b in pairwise(channels):
             layers += [conv(a, b, kernel, stride, pad), nn.GELU()]
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
         with torch.no_grad():
             flat = self.convolutions(torch.zeros(1, channels[0], *shape[1:])).shape[1]
-        self.head = nn.Sequential(nn.Linear(flat + n_latent, 128), nn.GELU(), _zeroed(nn.Linear(128, 2 * n_latent)))
+        self.head = nn.Sequential(
+            nn.Linear(flat + n_latent, 128), nn.GELU(), _zeroed(nn.Linear(128, 2 * n_latent))
+        )
 
     def forward(self, seen: Tensor, linear_mean: Tensor) -> Tensor:
         image = seen.reshape(len(seen), -1, *self.shape[1:])
@@ -51,7 +54,7 @@ class Decoder(nn.Module):
         up = nn.ConvTranspose2d if planar else nn.ConvTranspose1d
         kernel, stride, pad = (4, 2, 1) if planar else (8, 4, 2)
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in pairwise(widths):
             layers += [up(a, b, kernel, stride, pad), nn.GELU()]
         self.deconvolutions = nn.Sequential(*layers, _zeroed(up(widths[-1], shape[0], kernel, stride, pad)))
         self.width = widths[0]

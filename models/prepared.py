@@ -33,7 +33,12 @@ class Prepared:
         """The chosen objects, in the order of ``index``."""
         noise = self.noise_index if len(self.noise_index) == 1 else self.noise_index[index]
         return Prepared(
-            self.x[index], self.ivar[index], noise, self.snr[index], self.covariates[index], self.outside[index]
+            self.x[index],
+            self.ivar[index],
+            noise,
+            self.snr[index],
+            self.covariates[index],
+            self.outside[index],
         )
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Prepared:

@@ -33,7 +33,9 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {name} was asked for, but this machine has no usable CUDA device: use cpu or auto")
+        raise ValueError(
+            f"device {name} was asked for, but this machine has no usable CUDA device: use cpu or auto"
+        )
     return torch.device(name)
 
 
@@ -56,7 +58,9 @@ class Scorer:
         self.neighbours = neighbours.double().to(device)
         self.calibration = calibration
         self.device = device
-        draws = torch.randn((N_DRAWS, model.n_latent), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        draws = torch.randn(
+            (N_DRAWS, model.n_latent), generator=torch.Generator().manual_seed(0), dtype=torch.float64
+        )
         self._draws = draws.to(device)
 
     @property
@@ -88,12 +92,22 @@ class Scorer:
             networks = (Encoder(*size), Decoder(*size))  # type: ignore[assignment]
         model = VAE(arrays["vae.mean"], arrays["vae.basis"], preprocessing.n_noise, *networks)
         model.load_state_dict({k.removeprefix("vae."): v for k, v in arrays.items() if k.startswith("vae.")})
-        mixtures = [
-            Mixture(*(arrays[f"{name}.{k}"].to(device) for k in ("weights", "means", "covariances")))
-            for name in ("density", "clusters")
-        ]
+
+        def mixture(name: str) -> Mixture:
+            weights, means, covariances = (
+                arrays[f"{name}.{k}"].to(device) for k in ("weights", "means", "covariances")
+            )
+            return Mixture(weights, means, covariances)
+
         return cls(
-            spec, preprocessing, model, *mixtures, arrays["neighbours"], _calibration_from(bundle), device
+            spec,
+            preprocessing,
+            model,
+            mixture("density"),
+            mixture("clusters"),
+            arrays["neighbours"],
+            _calibration_from(bundle),
+            device,
         )
 
     def score(self, batch: Batch) -> Scores:
@@ -103,7 +117,9 @@ class Scorer:
             ValueError: a batch of the other kind, of another number of bands, or with non-finite values.
         """
         if batch.kind != self.kind:
-            raise ValueError(f"the model {self.id} scores {self.kind} inputs, this batch is of kind {batch.kind}")
+            raise ValueError(
+                f"the model {self.id} scores {self.kind} inputs, this batch is of kind {batch.kind}"
+            )
         if len(batch) == 0:
             raise ValueError("a batch needs at least one object")
         if not (np.isfinite(batch.flux).all() and np.isfinite(batch.ivar).all() and (batch.ivar >= 0).all()):
@@ -122,7 +138,15 @@ class Scorer:
 
     def _score(self, batch: Batch) -> Scores:
         data: Prepared = self.preprocessing(batch).to(self.device, torch.float64)  # type: ignore[arg-type]
-        e = weigh(self.model, self.density, self.clusters, self.neighbours, data, self.preprocessing.shape, self._draws)
+        e = weigh(
+            self.model,
+            self.density,
+            self.clusters,
+            self.neighbours,
+            data,
+            self.preprocessing.shape,
+            self._draws,
+        )
         surprisals = self.calibration.surprisals(e.parts, data.covariates)
         score = self.calibration.combine(surprisals)
         p_values = self.calibration.part_p_values(surprisals)
@@ -146,7 +170,9 @@ class Scorer:
 def calibration_arrays(calibration: Calibration) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """A calibration as JSON and arrays, as ``Scorer.from_parts`` reads it."""
     spec: dict[str, Any] = {"degree": calibration.degree, "combined": list(calibration.combined), "tails": {}}
-    arrays = {f"calibration.{k}": getattr(calibration, k) for k in ("centre", "width", "low", "high", "scores")}
+    arrays = {
+        f"calibration.{k}": getattr(calibration, k) for k in ("centre", "width", "low", "high", "scores")
+    }
     for name, part in calibration.parts.items():
         spec["tails"][name] = {"shape": part.shape, "spread": part.spread}
         for k in ("location", "log_spread", "quantiles"):
@@ -158,14 +184,23 @@ def _calibration_from(bundle: Bundle) -> Calibration:
     spec, arrays = bundle.spec["calibration"], bundle.arrays
     parts = {
         name: Part(
-            *(arrays[f"calibration.{name}.{k}"] for k in ("location", "log_spread", "quantiles")),
-            shape=tail["shape"], spread=tail["spread"],
+            location=arrays[f"calibration.{name}.location"],
+            log_spread=arrays[f"calibration.{name}.log_spread"],
+            quantiles=arrays[f"calibration.{name}.quantiles"],
+            **tail,
         )
         for name, tail in spec["tails"].items()
-    }  # fmt: skip
-    ranges = (arrays[f"calibration.{k}"] for k in ("centre", "width", "low", "high"))
-    scores = arrays["calibration.scores"]
-    return Calibration(*ranges, spec["degree"], tuple(spec["combined"]), parts, scores)
+    }
+    return Calibration(
+        centre=arrays["calibration.centre"],
+        width=arrays["calibration.width"],
+        low=arrays["calibration.low"],
+        high=arrays["calibration.high"],
+        degree=spec["degree"],
+        combined=tuple(spec["combined"]),
+        parts=parts,
+        scores=arrays["calibration.scores"],
+    )
 
 
 def _chunks(batch: Batch, size: int) -> Iterator[Batch]:

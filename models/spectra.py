@@ -96,7 +96,9 @@ class SpectrumPreprocessing:
         amplitude, signal = _amplitude(flux, ivar, self.mean)
         # below the training set's faintest amplitude, dividing by it would turn noise into features
         error = amplitude / np.where(signal == 0, 1, signal)
-        amplitude = np.where(signal < self.amplitude_floor, np.abs(error) * max(self.amplitude_floor, 3.0), amplitude)
+        amplitude = np.where(
+            signal < self.amplitude_floor, np.abs(error) * max(self.amplitude_floor, 3.0), amplitude
+        )
         amplitude = np.where((ivar > 0).any(1), amplitude, 1.0)[:, None]
         pixel = BIN * (self.first_bin + np.arange(self.n_values)) + shift[:, None]
         noise_index = np.clip((pixel - FIRST_NOISE_PIXEL) // NOISE_BIN, 0, N_NOISE - 1)
@@ -108,7 +110,9 @@ class SpectrumPreprocessing:
             ivar=torch.from_numpy(ivar * amplitude**2),
             noise_index=torch.from_numpy(noise_index.astype(np.int64)),
             snr=snr,
-            covariates=np.stack([np.log(np.clip(signal, 1, None)), np.log1p(np.clip(redshift, -0.01, None))], 1),
+            covariates=np.stack(
+                [np.log(np.clip(signal, 1, None)), np.log1p(np.clip(redshift, -0.01, None))], 1
+            ),
             outside=np.maximum(self.coverage_floor - coverage, 0) / self.coverage_floor,
         )
 

@@ -60,7 +60,13 @@ def choose_n_latent(n_train: int) -> int:
 
 
 def fit_linear(
-    train: Prepared, held_out: Prepared, n_noise: int, n_latent: int, seed: int, progress: Progress, resume: Resume
+    train: Prepared,
+    held_out: Prepared,
+    n_noise: int,
+    n_latent: int,
+    seed: int,
+    progress: Progress,
+    resume: Resume,
 ) -> VAE:
     """Maximise Σ log p(x) of the linear-Gaussian model by Adam from a weighted-PCA start.
 
@@ -81,7 +87,17 @@ def fit_linear(
     # small sets take more passes, so that the number of steps stays reasonable
     epochs = int(np.clip(LINEAR_EPOCHS * 1500 / len(train), LINEAR_EPOCHS, 300))
     _descend(
-        model, groups, loss, lambda d: model.linear_log_px(d), train, held_out, epochs, seed, "linear", progress, resume
+        model,
+        groups,
+        loss,
+        lambda d: model.linear_log_px(d),
+        train,
+        held_out,
+        epochs,
+        seed,
+        "linear",
+        progress,
+        resume,
     )
     return model
 
@@ -115,8 +131,16 @@ def fit_network(
     networks = [*model.encoder.parameters(), *model.decoder.parameters()]  # type: ignore[union-attr]  # just built
     core = [model.mean, model.basis, model.log_noise_scale, model.log_jitter]
     groups = [{"params": networks, "lr": 2e-3}, {"params": core, "lr": 1e-3}]
-    figure = lambda d: model.elbo(d, fixed.expand(4, len(d), -1) * torch.tensor([1.0, -1.0, 0.5, -0.5])[:, None, None])  # noqa: E731
-    after = _descend(model, groups, loss, figure, train, held_out, epochs, seed, "network", progress, resume, patience=8)
+
+    def figure(data: Prepared) -> Tensor:
+        # the same four points for every object, so that epochs are compared on the same draws
+        return model.elbo(
+            data, fixed.expand(4, len(data), -1) * torch.tensor([1.0, -1.0, 0.5, -0.5])[:, None, None]
+        )
+
+    after = _descend(
+        model, groups, loss, figure, train, held_out, epochs, seed, "network", progress, resume, patience=8
+    )
     figures["held_out_network_elbo"] = after
     return (model if after > before else linear), figures
 

@@ -111,14 +111,16 @@ class VAE(nn.Module):
         precision[:, i, j] += upper.double()
         precision[:, j, i] = precision[:, i, j]
         factor = torch.linalg.cholesky(precision)
-        mean = torch.cholesky_solve(((weight * residual) @ self.basis).double().unsqueeze(2), factor).squeeze(2)
+        mean = torch.cholesky_solve(((weight * residual) @ self.basis).double().unsqueeze(2), factor).squeeze(
+            2
+        )
         whitener = torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
         dtype = residual.dtype
         return Posterior(mean.to(dtype), whitener.to(dtype), torch.ones_like(mean, dtype=dtype))
 
     def encode(self, data: Prepared) -> Posterior:
         """q(z|x)."""
-        variance, weight = self.variance(data)
+        _, weight = self.variance(data)
         residual = torch.where(weight > 0, data.x - self.mean, 0.0)
         q = self.linear_posterior(residual, weight)
         if self.encoder is None:

@@ -18,17 +18,20 @@ class Settings(BaseSettings):
         "sqlite:///peculiar.db", description="the catalog; postgresql+psycopg://… in production"
     )
     broker_url: str = Field(
-        "memory://", description="the queue; memory:// runs a worker inside this process, redis:// or amqp:// in production"
+        "memory://",
+        description="the queue; memory:// runs a worker inside this process, redis:// or amqp:// in production",
     )
     model_dir: Path = Field(Path("peculiar-models"), description="trained model bundles, one folder each")
     data_roots: Annotated[list[Path], NoDecode] = Field(
         default_factory=list,
-        description="folders (separated by ':') that a path in an API request may lie under; the nightly run looks here",
+        description="folders (separated by ':') that an API request may read from, and the nightly run looks in",
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(256, ge=64, le=512, description="paths in one queue message")
     nightly_at: str = Field(
-        "16:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="when `peculiar beat` starts the nightly run, UTC"
+        "16:00",
+        pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
+        description="when `peculiar beat` starts the nightly run, UTC",
     )
 
     @field_validator("data_roots", mode="before")

@@ -36,8 +36,10 @@ MODEL_MISSING = "the model could not be loaded: check that PECULIAR_MODEL_DIR on
 class Scorer(Protocol):
     """What the pipeline needs of ``models.scorer.Scorer``."""
 
-    id: str
     kind: str
+
+    @property
+    def id(self) -> str: ...
 
     def score(self, batch: Batch) -> Scores: ...
 

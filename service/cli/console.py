@@ -121,10 +121,11 @@ def _cell(value: Any) -> str:
 def progress(total: int | None, label: str) -> Iterator[Callable[..., None]]:
     """A progress bar on standard error, silent when that is no terminal.
 
-    Yields a function to call with the number done so far and, where it is not known before, the total.
+    Yields a function to call with the number done so far and, where they are not known before or change, the
+    total and the label.
     """
     if not sys.stderr.isatty():
-        yield lambda done, total=None: None
+        yield lambda done, total=None, label=None: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -132,7 +133,16 @@ def progress(total: int | None, label: str) -> Iterator[Callable[..., None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
-        yield lambda done, total=None: bar.update(task, completed=done, total=total)
+        yield lambda done, total=None, label=None: bar.update(
+            task, completed=done, total=total, description=label
+        )
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar for work in stages; yields a function to call with stage, done and total."""
+    with progress(None, "starting") as update:
+        yield lambda stage, done, total: update(done, total, stage)
 
 
 def load_settings() -> Any:

@@ -1,0 +1,147 @@
+"""Files in, a trained and registered bundle out."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import Any
+
+from models.batch import CutoutBatch, SpectrumBatch
+from models.bundle import Bundle
+from models.fit import fingerprint, fit_cutouts, fit_spectra
+from service.catalog.engine import open_catalog
+from service.catalog.registry import register_model
+from service.catalog.rows import ModelRow
+from service.settings import Settings
+from workers.batching import Sample, make_batch
+from workers.readers import read
+from workers.readers.sample import Cutout, Rejection
+
+Report = Callable[[str, int, int], None]
+"""Called with the stage's name, how much is done, and how much there is."""
+
+
+@dataclass(slots=True)
+class Trained:
+    """What came of a training."""
+
+    bundle: Bundle
+    n_inputs: int
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Inputs that were not trained on, by reason."""
+
+
+def train(
+    settings: Settings, kind: str, paths: list[str], name: str, epochs: int | None = None, seed: int = 0,
+    report: Report = lambda *_: None,
+) -> Trained:  # fmt: skip
+    """Train a bundle on files, write it under ``settings.model_dir`` and register it in the catalog.
+
+    An interrupted training of the same files with the same options goes on where it was.
+
+    :raises ValueError: too few usable files, or files that do not differ; the message says what is needed.
+    """
+    engine = open_catalog(settings.database_url, create=True)
+    samples, left_out = read_samples(kind, paths, report)
+    hashes = [s.sha256 for s in samples]
+    settings.model_dir.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {
+        "fingerprint": fingerprint(hashes),
+        "epochs": epochs,
+        "seed": seed,
+        "progress": lambda stage, done, total, _figure: report(f"fitting the {stage} model", done, total),
+        "checkpoint": settings.model_dir / f".{name}.checkpoint",
+    }
+    try:
+        if kind == "spectrum":
+            batch = make_batch(samples)
+            if not isinstance(batch, SpectrumBatch):
+                raise TypeError(f"spectra give a spectrum batch, got {type(batch)}")
+            bundle = fit_spectra(batch, name, **options)
+        else:
+            samples, bands = _same_bands(samples, left_out)
+            bundle = fit_cutouts(list(cutout_batches(samples)), bands, name, **options)
+    except ValueError as error:
+        because = "; ".join(f"{n} × {reason}" for reason, n in left_out.most_common(3))
+        raise ValueError(
+            f"{error}" + (f" ({len(paths)} files given, left out: {because})" if because else "")
+        ) from error
+    folder = bundle.save(settings.model_dir)
+    training = bundle.spec["training"]
+    register_model(
+        engine,
+        ModelRow(
+            id=bundle.id,
+            name=name,
+            kind=kind,
+            path=str(folder.absolute()),
+            n_training=training["n_train"] + training["n_held_out"],
+            smallest_p=bundle.spec["held_out"]["smallest_p"],
+            cluster_weights=[float(w) for w in bundle.arrays["clusters.weights"]],
+            held_out=bundle.spec["held_out"],
+            domain={
+                k: v
+                for k, v in bundle.spec["preprocessing"].items()
+                if not isinstance(v, list) or len(v) < 20
+            },
+        ),
+    )
+    return Trained(bundle, len(paths), left_out)
+
+
+def read_samples(
+    kind: str, paths: list[str], report: Report = lambda *_: None
+) -> tuple[list[Sample], Counter[str]]:
+    """The samples of one kind among some files, in the files' order, and why the others were left out."""
+    samples: list[Sample] = []
+    left_out: Counter[str] = Counter()
+    for done, result in enumerate(_read_all(paths), start=1):
+        if isinstance(result, Rejection):
+            left_out[result.reason] += 1
+        elif result.kind != kind:
+            left_out[f"a {result.kind}, not a {kind}"] += 1
+        else:
+            samples.append(result)
+        if done % 20 == 0 or done == len(paths):
+            report("reading", done, len(paths))
+    return samples, left_out
+
+
+def cutout_batches(samples: list[Sample]) -> Iterable[CutoutBatch]:
+    """Cutouts as batches of runs of one shape, in their order."""
+    start = 0
+    for end in range(1, len(samples) + 1):
+        if end == len(samples) or samples[end].flux.shape != samples[start].flux.shape:
+            batch = make_batch(samples[start:end])
+            if isinstance(batch, CutoutBatch):
+                yield batch
+            start = end
+
+
+def _same_bands(samples: list[Sample], left_out: Counter[str]) -> tuple[list[Sample], tuple[str, ...]]:
+    """The cutouts with the commonest number of bands, sorted by shape, and the names of those bands."""
+    if not samples:
+        return [], ()
+    count = Counter(s.flux.shape[0] for s in samples).most_common(1)[0][0]
+    chosen = [s for s in samples if s.flux.shape[0] == count]
+    if len(chosen) < len(samples):
+        left_out[f"another number of bands than the commonest, {count}"] += len(samples) - len(chosen)
+    names = Counter(s.bands for s in chosen if isinstance(s, Cutout))
+    return sorted(chosen, key=lambda s: s.flux.shape), names.most_common(1)[0][0]
+
+
+def _read_all(paths: list[str]) -> Iterable[Sample | Rejection]:
+    if len(paths) < 200:
+        yield from map(read, paths)
+        return
+    # spawn: forking a process in which torch has started threads can hang
+    with ProcessPoolExecutor(max_workers=_n_readers(), mp_context=get_context("spawn")) as pool:
+        yield from pool.map(read, paths, chunksize=32)
+
+
+def _n_readers() -> int:
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
