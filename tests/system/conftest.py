@@ -34,7 +34,8 @@ class Program:
 
     @property
     def environment(self) -> dict[str, str]:
-        own = {"PYTHONPATH": str(REPOSITORY), "PECULIAR_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
+        path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+        own = {"PYTHONPATH": path, "PECULIAR_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
         return {**os.environ, **own, **self.settings}
 
     def run(
@@ -76,30 +77,44 @@ class Program:
         return "\n".join(path.read_text() for path in sorted(self.folder.glob("log-*")))
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+@pytest.fixture(scope="session")
+def kill() -> Callable[[subprocess.Popen[str]], None]:
     """kill -9 for a process and its children."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+
+    def kill(process: subprocess.Popen[str]) -> None:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    return kill
 
 
-def until(condition: Callable[[], Any], seconds: float = 120, what: str = "what was waited for") -> Any:
-    """Wait until ``condition`` gives something true; that something."""
-    end = time.monotonic() + seconds
-    while not (result := condition()):
-        if time.monotonic() > end:
-            pytest.fail(f"{what} did not come")
-        time.sleep(0.1)
-    return result
+@pytest.fixture(scope="session")
+def until() -> Callable[..., Any]:
+    """Waits until a condition gives something true; that something."""
+
+    def until(condition: Callable[[], Any], seconds: float = 120, what: str = "what was waited for") -> Any:
+        end = time.monotonic() + seconds
+        while not (result := condition()):
+            if time.monotonic() > end:
+                pytest.fail(f"{what} did not come")
+            time.sleep(0.1)
+        return result
+
+    return until
+
+
+@pytest.fixture(scope="session")
+def make_program() -> type[Program]:
+    return Program
 
 
 @pytest.fixture
-def program(tmp_path: Path) -> Iterator[Callable[..., Program]]:
+def program(tmp_path: Path, kill: Any) -> Iterator[Callable[..., Program]]:
     """Makes Programs, and kills what they left running."""
     made: list[Program] = []
 
     def make(folder: Path = tmp_path, **settings: str) -> Program:
-        folder.mkdir(exist_ok=True)
         made.append(Program(folder, **settings))
         return made[-1]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from datetime import date
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.catalog import writer
-from service.catalog.runs import counts
+from service.catalog.runs import add_inputs, counts, open_run
 from service.queue import SCORE_TASK, Manifest, live_workers, make_app, submit
 from service.settings import Settings
 from service.submission import start_run
@@ -112,3 +114,23 @@ def test_a_malformed_message_is_refused(
         app.send_task(SCORE_TASK, kwargs={"manifest": {"run": 1, "paths": []}})
         until(lambda: bool(worker.errors))
     assert "paths" in str(worker.errors[0])
+
+
+def test_the_message_is_the_documented_one(
+    app: Any, settings: Settings, sqlite_engine: Any, models: Any, load_scorer: Any
+) -> None:
+    """What a program in another language would publish, byte for byte."""
+    run = open_run(sqlite_engine, "by hand", "sim", NIGHT, models)
+    add_inputs(sqlite_engine, run, [("/spectrum/1", None, None)])
+    manifest = {"run": run, "night": "2026-03-01", "models": models, "paths": ["/spectrum/1"]}
+    with embedded_worker(app, settings, load_scorer) as worker, app.connection_for_write() as connection:
+        connection.Producer().publish(
+            json.dumps([[], {"manifest": manifest}, {}]),
+            headers={"lang": "py", "task": "peculiar.score", "id": str(uuid.uuid4())},
+            content_type="application/json",
+            content_encoding="utf-8",
+            routing_key=app.conf.task_default_queue,
+        )
+        until(lambda: not counts(sqlite_engine, run)["queued"])
+        worker.check()
+    assert counts(sqlite_engine, run)["scored"] == 1
