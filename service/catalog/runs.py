@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from service.catalog.engine import CatalogError, writing
 from service.catalog.schema import clean, observations, run_inputs, runs, scores
-from service.catalog.statements import chunks, insert_into
+from service.catalog.statements import chunks, insert_into, refresh_statistics
 
 STATUSES = ("queued", "scored", "failed")
 
@@ -110,6 +110,7 @@ def finish_if_complete(engine: sa.Engine, run_id: int) -> bool:
         summary.pop("queued")
         values = {"ended_at": datetime.now(UTC), "summary": summary}
         connection.execute(sa.update(runs).where(runs.c.id == run_id).values(values))
+        refresh_statistics(connection)
     return True
 
 

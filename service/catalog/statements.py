@@ -55,6 +55,13 @@ def finite_json(value: Any) -> Any:
     return value
 
 
+def refresh_statistics(connection: sa.Connection) -> None:
+    """Let SQLite's planner look at what is in the tables by now; PostgreSQL's does so by itself."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA analysis_limit = 1000")
+        connection.exec_driver_sql("ANALYZE")
+
+
 def chunks(values: Iterable[T]) -> Iterator[list[T]]:
     """The values in lists of at most CHUNK."""
     values = list(values)
