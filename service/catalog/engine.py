@@ -82,15 +82,16 @@ def open_catalog(url: str, create: bool = False) -> sa.Engine:
     engine = make_engine(url)
     try:
         current = revision(engine)
+        if current is None and create:
+            if not _has_tables(engine):
+                upgrade(engine)
+            # Another process may have been quicker.
+            current = revision(engine)
     except CatalogError:
         engine.dispose()
         raise
-    head = head_revision()
+    head, name = head_revision(), display_name(engine)
     if current == head:
-        return engine
-    name = display_name(engine)
-    if current is None and create and not _has_tables(engine):
-        upgrade(engine)
         return engine
     engine.dispose()
     if current is None:

@@ -129,28 +129,28 @@ def test_export(filled: sa.Engine, peculiar: Run, tmp_path: Path) -> None:
     assert "/data/bad.fits,truncated" in (tmp_path / "f.csv").read_text()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["outliers", "--kind", "galaxy"], 2, "galaxy"),
-        (["outliers", "--limit", "0"], 2, "limit"),
-        (["outliers", "--fdr", "2"], 2, "fdr"),
-        (["outliers", "--cone", "1", "2"], 2, "cone"),
-        (["outliers", "--cone", "1", "91", "1"], 1, "between -90 and 90"),
-        (["outliers", "--model", "nope"], 1, "no model is called 'nope'"),
-        (["clusters", "--model", "nope"], 1, "no model is called 'nope'"),
-        (["label"], 2, "OBJECT and a LABEL"),
-        (["label", "0266-51602-0000"], 2, "OBJECT and a LABEL"),
-        (["label", "nope", "lens"], 1, "not in the catalog: nope"),
-        (["label", "--file", "nope.csv"], 2, "nope.csv"),
-        (["export"], 2, "--out"),
-        (["export", "--out", "catalog.docx"], 2, "names no format"),
-        (["export", "--out", "no/folder/c.csv"], 1, "cannot write"),
-        (["export", "--out", "c.csv", "--model", "nope"], 1, "no model is called 'nope'"),
-        (["export", "--out", "c.csv", "--model", "sdss", "--failures"], 2, "leave out --model"),
-        (["serve", "--port", "99999"], 2, "port"),
-    ],
-)
-def test_wrong_usage(filled: sa.Engine, peculiar: Run, arguments: list[str], code: int, words: str) -> None:
-    result = peculiar(*arguments, code=code)
-    assert words in result.stderr and result.stdout == ""
+WRONG_USAGE = [
+    (["outliers", "--kind", "galaxy"], 2, "galaxy"),
+    (["outliers", "--limit", "0"], 2, "limit"),
+    (["outliers", "--fdr", "2"], 2, "fdr"),
+    (["outliers", "--cone", "1", "2"], 2, "cone"),
+    (["outliers", "--cone", "1", "91", "1"], 1, "between -90 and 90"),
+    (["outliers", "--model", "nope"], 1, "no model is called 'nope'"),
+    (["clusters", "--model", "nope"], 1, "no model is called 'nope'"),
+    (["label"], 2, "OBJECT and a LABEL"),
+    (["label", "0266-51602-0000"], 2, "OBJECT and a LABEL"),
+    (["label", "nope", "lens"], 1, "not in the catalog: nope"),
+    (["label", "--file", "nope.csv"], 2, "nope.csv"),
+    (["export"], 2, "--out"),
+    (["export", "--out", "catalog.docx"], 2, "names no format"),
+    (["export", "--out", "no/folder/c.csv"], 1, "cannot write"),
+    (["export", "--out", "c.csv", "--model", "nope"], 1, "no model is called 'nope'"),
+    (["export", "--out", "c.csv", "--model", "sdss", "--failures"], 2, "leave out --model"),
+    (["serve", "--port", "99999"], 2, "port"),
+]
+
+
+def test_wrong_usage(filled: sa.Engine, peculiar: Run) -> None:
+    for arguments, code, words in WRONG_USAGE:
+        result = peculiar(*arguments, code=code)
+        assert words in result.stderr and result.stdout == "", arguments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,17 @@ def test_a_writing_command_makes_the_catalog(empty_url: str) -> None:
     assert revision(engine) == head_revision()
     engine.dispose()
     open_catalog(empty_url).dispose()
+
+
+def test_several_processes_make_one_catalog(empty_url: str) -> None:
+    def make(_: int) -> str | None:
+        engine = open_catalog(empty_url, create=True)
+        found = revision(engine)
+        engine.dispose()
+        return found
+
+    with ThreadPoolExecutor(6) as pool:
+        assert set(pool.map(make, range(6))) == {head_revision()}
 
 
 def test_another_schema_says_what_to_run(engine: sa.Engine, catalog_url: str) -> None:
