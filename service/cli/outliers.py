@@ -66,7 +66,7 @@ def command(
 
 
 def _cells(row: dict[str, Any]) -> list[Any]:
-    position = None if row["ra"] is None else f"{row['ra']:.5f} {row['dec']:+.5f}"
+    position = None if row["ra"] is None else f"{row['ra']:.4f} {row['dec']:+.4f}"
     lens = "no labels" if row["lens_fraction"] is None else f"{row['lens_fraction']:.2f}"
     numbers = [row[name] for name in ("score", "p_value", "q_value", "snr")]
     return [
