@@ -61,11 +61,6 @@ def find_models(engine: sa.Engine, name: str, kind: str | None = None) -> list[d
     return fitting
 
 
-def find_model(engine: sa.Engine, name: str, kind: str | None = None) -> dict[str, Any]:
-    """The model with this id, or the newest one with this name. Raises NotFoundError as ``find_models``."""
-    return max(find_models(engine, name, kind), key=lambda model: model["created_at"])
-
-
 def newest_by_kind(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of models listed the newest first, the first of each kind; spectra before cutouts."""
     newest = {model["kind"]: model for model in reversed(listed)}
