@@ -64,9 +64,9 @@ class Peculiar(click.Group):
     cls=Peculiar, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(__version__, prog_name="peculiar")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--debug", is_flag=True, help="Show tracebacks and what goes on.")
 def main(debug: bool) -> None:
     """Find what survey astronomers have never seen before, in spectra and image cutouts."""
     from service.cli.console import start_logging
 
-    start_logging(debug)
+    start_logging("info" if debug else None)

@@ -15,6 +15,7 @@ def command() -> None:
     """
     from service.queue import make_app
 
+    console.start_logging("info")
     settings = console.load_settings()
     console.require_broker(settings, "the scheduler")
     if not settings.data_roots:

@@ -28,17 +28,20 @@ class OneLine(logging.Formatter):
         return text
 
 
-def start_logging(debug: bool = False) -> None:
-    """Log to standard error: warnings in a line each; with ``debug`` from INFO on, with tracebacks."""
+def start_logging(level: str | None = None) -> None:
+    """Log to standard error: only warnings, in a line each; with a ``level`` from there on, with tracebacks.
+
+    The first is for a person who waits for a command, the second for what runs unattended.
+    """
     handler = logging.StreamHandler()
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s" if debug else "%(levelname)s: %(message)s"
-    handler.setFormatter((logging.Formatter if debug else OneLine)(form))
-    logging.basicConfig(level=logging.INFO if debug else logging.WARNING, handlers=[handler], force=True)
-    # What Celery's own loggers have to say, our own messages and the failure rows say better.
-    logging.getLogger("celery").setLevel(logging.INFO if debug else logging.CRITICAL)
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s" if level else "%(levelname)s: %(message)s"
+    handler.setFormatter((logging.Formatter if level else OneLine)(form))
+    logging.basicConfig(level=(level or "warning").upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
-    if not debug:
-        logging.getLogger("py.warnings").setLevel(logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # What Celery's own loggers have to say, our own messages and the failure rows say better.
+    logging.getLogger("celery").setLevel(logging.NOTSET if level else logging.CRITICAL)
+    logging.getLogger("py.warnings").setLevel(logging.NOTSET if level else logging.ERROR)
 
 
 def note(message: str) -> None:

@@ -25,6 +25,7 @@ def command(name: str | None, log_level: str) -> None:
     from workers.lease import RenewLease
     from workers.tasks import register
 
+    console.start_logging(log_level)
     settings = console.load_settings()
     console.require_broker(settings, "a worker")
     # A schema that does not fit is better said now than with the first message. The pool is made after a

@@ -28,7 +28,7 @@ def survey(tmp_path_factory: pytest.TempPathFactory, make_program: Callable[...,
     alone = make_program(folder, batch_size="64")
     for kind, n in (("spectrum", N_SPECTRA), ("cutout", N_CUTOUTS)):
         alone.run("simulate", kind, "--n", n, "--out", f"night/{kind}", "--seed", 1)
-        alone.run("train", kind, f"night/{kind}", "--name", f"tiny-{kind}", "--epochs", 1)
+        alone.run("train", kind, f"night/{kind}", "--name", f"tiny-{kind}", "--epochs", 0)
     for name, content in BAD.items():
         (folder / "night" / name).write_bytes(content)
     return alone
@@ -183,3 +183,12 @@ def test_waiting_without_a_worker_says_so(survey: Any, together: Any, until: Any
     assert waiting.poll() is None
     together.start("worker")
     assert waiting.wait(timeout=120) == 0, together.logs()
+
+
+def test_the_scheduler_starts_and_stops(together: Any, survey: Any, until: Any) -> None:
+    together.settings["PECULIAR_DATA_ROOTS"] = str(survey.folder / "night")
+    beat = together.start("beat")
+    until(lambda: "starts every day at 16:00 UTC" in together.logs(), what="the scheduler")
+    os.kill(beat.pid, signal.SIGTERM)
+    assert beat.wait(timeout=30) == 0, together.logs()
+    assert not [path for path in together.folder.iterdir() if path.name.startswith("celerybeat")]

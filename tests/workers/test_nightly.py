@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from celery.beat import Scheduler
 
 from service.catalog.registry import register_model
 from service.catalog.rows import ModelRow, RejectedRow
@@ -18,6 +20,7 @@ from service.catalog.writer import write_batch
 from service.queue import NIGHTLY_TASK, Manifest, make_app, waiting_messages
 from service.settings import Settings
 from service.submission import file_state, start_run
+from workers.embedded import embedded_worker
 from workers.nightly import new_files, start_night
 from workers.pipeline import score_manifest
 
@@ -139,3 +142,25 @@ def test_the_schedule_follows_the_settings(settings: Settings) -> None:
     entry = make_app(settings).conf.beat_schedule["nightly"]
     assert entry["task"] == NIGHTLY_TASK
     assert (entry["schedule"].hour, entry["schedule"].minute) == ({4}, {30})
+
+
+def test_the_scheduler_sends_what_a_worker_works_on(
+    settings: Settings, sqlite_engine: sa.Engine, folder: Path
+) -> None:
+    settings.data_roots = [folder]
+    app = make_app(settings)
+    scheduler = Scheduler(app=app)
+    with embedded_worker(app, settings) as worker:
+        scheduler.apply_async(scheduler.schedule["nightly"], advance=False)
+        end = time.monotonic() + 30
+        while not ended_runs(sqlite_engine) and time.monotonic() < end:
+            worker.check()
+            time.sleep(0.05)
+    assert ended_runs(sqlite_engine) == [4]
+
+
+def ended_runs(engine: sa.Engine) -> list[int]:
+    """How many inputs each run had that has ended."""
+    wanted = sa.select(runs.c.summary).where(runs.c.ended_at.is_not(None))
+    with engine.connect() as connection:
+        return [summary["found"] for summary in connection.scalars(wanted)]
