@@ -39,7 +39,7 @@ LEASE_S = 20
 SWEEP_S = 5
 
 
-class BrokerError(Exception):
+class BrokerError(ConnectionError):
     """The broker cannot be reached; the words are for the person who asked."""
 
 

@@ -67,6 +67,16 @@ def test_commands_exist() -> None:
     assert set(started) <= set(COMMANDS)
 
 
+def test_the_api_answers_where_its_healthcheck_asks(settings: Settings) -> None:
+    from service.api import make_api
+    from service.catalog.engine import open_catalog
+
+    open_catalog(settings.database_url, create=True).dispose()
+    asked = re.search(r"http://127\.0\.0\.1:8000(/\w+)", str(compose("compose.yaml")["services"]["api"]))
+    assert asked
+    assert asked[1] in make_api(settings).openapi()["paths"]
+
+
 def test_settings_exist() -> None:
     known = {f"PECULIAR_{field.upper()}" for field in Settings.model_fields}
     for name in COMPOSE:
