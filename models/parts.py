@@ -66,7 +66,7 @@ def weigh(
     distance = (q.mean**2).sum(1, keepdim=True) - 2 * q.mean @ neighbours.T + mean_square
     nearest = distance.topk(min(10, len(neighbours)), dim=1, largest=False).values.clamp(min=0)
     parts = {
-        "misfit": chi2.log(),
+        "misfit": chi2.clamp(min=1e-3).log(),
         "window": _worst_window(residual, weight, shape).log(),
         "quiet": -_quietest(residual, weight, shape),
         "surprise": (best - log_px) / measured.clamp(min=1).sqrt(),

@@ -38,7 +38,8 @@ class SpectrumPreprocessing:
     mean: np.ndarray
     """(n_values,) mean rest-frame spectrum of the training set, mean 1."""
     amplitude_floor: float
-    """Smallest amplitude in units of its own error: fainter spectra are not blown up to unit amplitude."""
+    """1st percentile of the training set's amplitudes over their errors: fainter spectra are outside the domain, and
+    are not blown up to unit amplitude."""
     coverage_floor: float
     """1st percentile of the training set's share of measured bins."""
 
@@ -113,7 +114,10 @@ class SpectrumPreprocessing:
             covariates=np.stack(
                 [np.log(np.clip(signal, 1, None)), np.log1p(np.clip(redshift, -0.01, None))], 1
             ),
-            outside=np.maximum(self.coverage_floor - coverage, 0) / self.coverage_floor,
+            outside=np.maximum(
+                np.maximum(self.coverage_floor - coverage, 0) / self.coverage_floor,
+                np.maximum(self.amplitude_floor - signal, 0) / abs(self.amplitude_floor),
+            ),
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -68,9 +68,10 @@ def fit_linear(
     progress: Progress,
     resume: Resume,
 ) -> VAE:
-    """Maximise Σ log p(x) of the linear-Gaussian model by Adam from a weighted-PCA start.
+    """Maximise Σ log p(x) of the linear-Gaussian model by Adam from a weighted-PCA start, then refit its noise.
 
-    Returns the state of the epoch with the best held-out likelihood.
+    The priors on basis and scales regularise it, so it needs no early stopping, and held-out objects set two numbers
+    only.
     """
     mean, basis = _weighted_pca(train, n_latent, seed)
     model = VAE(mean, basis, n_noise)
@@ -90,7 +91,7 @@ def fit_linear(
         model,
         groups,
         loss,
-        lambda d: model.linear_log_px(d),
+        model.linear_log_px,
         train,
         held_out,
         epochs,
@@ -99,7 +100,32 @@ def fit_linear(
         progress,
         resume,
     )
+    refit_noise(model, held_out)
     return model
+
+
+def refit_noise(model: VAE, held_out: Prepared) -> None:
+    """Scale the jitter so that the median held-out object has a χ² of 1 per degree of freedom.
+
+    Residuals of new objects are larger than those of training objects, the more so the fewer were trained on. The
+    median does not see anomalies among the held-out objects.
+    """
+    some = held_out.rows(slice(0, 400))
+    start = model.log_jitter.detach().clone()
+    low, high = -3.0, 3.0
+    with torch.no_grad():
+        for _ in range(12):
+            middle = (low + high) / 2
+            model.log_jitter.copy_(start + middle)
+            low, high = (middle, high) if float(_linear_chi2(model, some).median()) > 1 else (low, middle)
+
+
+def _linear_chi2(model: VAE, data: Prepared) -> Tensor:
+    """χ² per degree of freedom of the linear reconstruction, (n,)."""
+    _, weight = model.variance(data)
+    residual = torch.where(weight > 0, data.x - model.mean, 0.0)
+    left = residual - model.linear_posterior(residual, weight).mean @ model.basis.T
+    return (weight * left**2).sum(1) / ((weight > 0).sum(1) - model.n_latent).clamp(min=1)
 
 
 def fit_network(
@@ -111,7 +137,7 @@ def fit_network(
     Also returns the held-out log p(x) of the linear model and the held-out ELBO of the network, nats per object.
     """
     with torch.no_grad():
-        before = _typical(_evaluate(linear.linear_log_px, held_out))
+        before = float(_typical(_evaluate(linear.linear_log_px, held_out)))
     figures = {"held_out_linear_log_px": before}
     if len(train) < MIN_FOR_NETWORK or epochs == 0:
         return linear, figures
@@ -150,7 +176,10 @@ def _descend(
     figure: Callable[[Prepared], Tensor], train: Prepared, held_out: Prepared, epochs: int, seed: int, stage: str,
     progress: Progress, resume: Resume, patience: int = 0,
 ) -> float:  # fmt: skip
-    """Adam with one learning-rate cycle; leaves the best held-out state in the model, returns its figure."""
+    """Adam with one learning-rate cycle; returns the held-out figure of the state that it leaves in the model.
+
+    With ``patience`` that is the best held-out state, and the descent stops when so many epochs brought no better.
+    """
     batch = min(128, max(16, len(train) // 4))
     steps = math.ceil(len(train) / batch)
     optimizer = torch.optim.Adam(groups)
@@ -175,7 +204,7 @@ def _descend(
             optimizer.step()
             schedule.step()
         with torch.no_grad():
-            now = _typical(_evaluate(figure, held_out))
+            now = float(_typical(_evaluate(figure, held_out)))
         if now > best:
             best, best_state, since = now, copy.deepcopy(model.state_dict()), 0
         else:
@@ -188,7 +217,8 @@ def _descend(
                 "best": best, "best_state": best_state, "since": since, "epoch": epoch + 1,
             },
         })  # fmt: skip
-    model.load_state_dict(best_state)
+    if patience:
+        model.load_state_dict(best_state)
     return best
 
 
@@ -196,9 +226,9 @@ def _evaluate(figure: Callable[[Prepared], Tensor], data: Prepared, size: int = 
     return torch.cat([figure(data.rows(slice(k, k + size))) for k in range(0, len(data), size)])
 
 
-def _typical(figures: Tensor) -> float:
-    """Mean without the lowest 5 %: anomalies hidden in the training set must not steer the early stopping."""
-    return float(figures.sort().values[len(figures) // 20 :].mean())
+def _typical(figures: Tensor) -> Tensor:
+    """Mean without the lowest 5 %: anomalies hidden among the objects must not steer what is chosen by it."""
+    return figures.sort().values[len(figures) // 20 :].mean()
 
 
 def _weighted_pca(data: Prepared, n_latent: int, seed: int) -> tuple[Tensor, Tensor]:
