@@ -128,16 +128,12 @@ class Scorer:
             parts = [self._score(chunk) for chunk in _chunks(batch, CHUNK[self.kind])]
         return _concatenate(parts)
 
-    def residual_sigma(self, batch: Batch) -> np.ndarray:
-        """(n, n_values) residual in units of its σ on the model's grid, 0 where unmeasured."""
-        with torch.no_grad():
-            data = self.preprocessing(batch).to(self.device, torch.float64)  # type: ignore[arg-type]
-            _, weight = self.model.variance(data)
-            expected = self.model.decode(self.model.encode(data).mean)
-            return (torch.where(weight > 0, data.x - expected, 0.0) * weight.sqrt()).cpu().numpy()
+    def prepare(self, batch: Batch) -> Prepared:
+        """The batch on the model's grid, normalised, on the model's device."""
+        return self.preprocessing(batch).to(self.device, torch.float64)  # type: ignore[arg-type]  # kinds match
 
     def _score(self, batch: Batch) -> Scores:
-        data: Prepared = self.preprocessing(batch).to(self.device, torch.float64)  # type: ignore[arg-type]
+        data = self.prepare(batch)
         e = weigh(
             self.model,
             self.density,
