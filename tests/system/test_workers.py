@@ -46,19 +46,24 @@ def together(
         model_dir=str(survey.folder / "peculiar-models"),
         batch_size="64",
     )
-    source = sa.create_engine(f"sqlite:///{survey.folder}/peculiar.db")
-    with source.connect() as reading, open_catalog(postgres_url, create=True).begin() as writing:
+    catalog = open_catalog(postgres_url, create=True)
+    with connected(f"sqlite:///{survey.folder}/peculiar.db") as reading, catalog.begin() as writing:
         for table in (models, clusters):
             rows = [dict(row) for row in reading.execute(sa.select(table)).mappings()]
             writing.execute(sa.insert(table), rows)
+    catalog.dispose()
     return one
+
+
+def connected(database_url: str) -> sa.Connection:
+    return sa.create_engine(database_url, poolclass=sa.NullPool).connect()
 
 
 def rows(database_url: str, folder: Path) -> dict[str, tuple[Any, ...]]:
     """Cluster, flags and FIGURES by path below ``folder`` and model."""
     columns = [scores.c[name] for name in ("model_id", "cluster", "flags", *FIGURES)]
     wanted = sa.select(observations.c.path, *columns).join_from(scores, observations)
-    with sa.create_engine(database_url).connect() as connection:
+    with connected(database_url) as connection:
         found = connection.execute(wanted).all()
     result = {f"{Path(row.path).relative_to(folder)} {row.model_id}": tuple(row)[2:] for row in found}
     assert len(result) == len(found)
@@ -66,14 +71,14 @@ def rows(database_url: str, folder: Path) -> dict[str, tuple[Any, ...]]:
 
 
 def one(database_url: str, statement: Any) -> Any:
-    with sa.create_engine(database_url).connect() as connection:
+    with connected(database_url) as connection:
         return connection.execute(statement).scalar_one()
 
 
 def check_complete(database_url: str, folder: Path) -> None:
     """Every file of the survey is one score or one failure, and the run has ended."""
     files = {str(path) for path in (folder / "night").rglob("*.fits*")}
-    with sa.create_engine(database_url).connect() as connection:
+    with connected(database_url) as connection:
         scored = (
             connection.execute(sa.select(observations.c.path).join_from(scores, observations)).scalars().all()
         )
@@ -188,7 +193,7 @@ def test_waiting_without_a_worker_says_so(survey: Any, together: Any, until: Any
 def test_the_scheduler_starts_and_stops(together: Any, survey: Any, until: Any) -> None:
     together.settings["PECULIAR_DATA_ROOTS"] = str(survey.folder / "night")
     beat = together.start("beat")
-    until(lambda: "starts every day at 16:00 UTC" in together.logs(), what="the scheduler")
+    until(lambda: "beat: Starting" in together.logs(), what="the scheduler")
     os.kill(beat.pid, signal.SIGTERM)
     assert beat.wait(timeout=30) == 0, together.logs()
     assert not [path for path in together.folder.iterdir() if path.name.startswith("celerybeat")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -78,14 +78,18 @@ def models() -> dict[str, str]:
 
 
 @pytest.fixture
-def engine(database_url: str) -> sa.Engine:
+def engine(database_url: str) -> Iterator[sa.Engine]:
     """A catalog, in SQLite and in PostgreSQL, that knows MODELS."""
-    return with_models(database_url)
+    engine = with_models(database_url)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture
-def sqlite_engine(tmp_path: Path) -> sa.Engine:
-    return with_models(f"sqlite:///{tmp_path}/catalog.db")
+def sqlite_engine(tmp_path: Path) -> Iterator[sa.Engine]:
+    engine = with_models(f"sqlite:///{tmp_path}/catalog.db")
+    yield engine
+    engine.dispose()
 
 
 def with_models(url: str) -> sa.Engine:
