@@ -30,6 +30,7 @@ from service.catalog.schema import observations, scores
 from service.catalog.statements import chunks
 from service.settings import Settings
 from workers.batching import Sample, make_batch
+from workers.tasks import load_bundle
 from workers.training import Report, cutout_batches, read_samples
 
 FDR = 0.1
@@ -180,7 +181,7 @@ def _value(row: Any, name: str, missing: float) -> float:
 def _baselines(
     settings: Settings, model: dict[str, Any], paths: list[str], train_paths: Sequence[str], report: Report
 ) -> dict[str, np.ndarray]:
-    scorer = Scorer.from_bundle(settings.model_dir / model["id"].replace("@", "-"), settings.device)
+    scorer = load_bundle(settings, model["id"])
     samples, _ = read_samples(model["kind"], paths, report)
     samples = _fitting(scorer, samples)
     test = prepared(scorer, samples)

@@ -16,7 +16,8 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from celery import Celery
 
-    from workers.pipeline import LoadScorer, Scorer
+    from models.scorer import Scorer
+    from workers.pipeline import LoadScorer
 
 logger = logging.getLogger(__name__)
 

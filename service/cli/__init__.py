@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "Train a model on a set of files.",
     "score": "Score files and write them to the catalog.",
     "outliers": "List the most anomalous objects.",
+    "explain": "Draw one object with what makes it an outlier.",
     "clusters": "List the latent clusters with their lens fractions.",
     "label": "Record human labels.",
     "export": "Write the catalog as parquet, FITS, VOTable or CSV.",

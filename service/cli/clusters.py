@@ -29,11 +29,16 @@ def command(model: str | None, as_json: bool) -> None:
     if as_json:
         console.write_json(listed)
         return
+    write_clusters(listed)
+    if listed and not any(row["n_labelled"] for row in listed):
+        console.note("no cluster has labels yet: `peculiar label OBJECT lens` or `not-lens` adds one")
+
+
+def write_clusters(listed: list[dict[str, Any]]) -> None:
+    """Print a table of clusters for each model."""
     for model_id, rows in groupby(listed, key=lambda row: row["model"]):
         mine = list(rows)
         console.write_table(COLUMNS, map(_cells, mine), title=f"{mine[0]['kind']}, model {model_id}")
-    if listed and not any(row["n_labelled"] for row in listed):
-        console.note("no cluster has labels yet: `peculiar label OBJECT lens` or `not-lens` adds one")
 
 
 def _cells(row: dict[str, Any]) -> list[Any]:

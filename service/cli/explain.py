@@ -1,0 +1,96 @@
+"""`peculiar explain`: one object, drawn with what makes it an outlier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from service.cli import console
+
+
+@click.command
+@click.argument("object_id", metavar="OBJECT")
+@click.option(
+    "--kind", type=click.Choice(["spectrum", "cutout"]), help="Where both have an object of this name."
+)
+@click.option("--model", help="Name or id of the model; the one that scored the object last unless given.")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="PNG to draw; OBJECT.png unless given."
+)
+@console.as_json
+def command(object_id: str, kind: str | None, model: str | None, out: Path | None, as_json: bool) -> None:
+    """Explain why an object is an outlier, and draw it.
+
+    Names the stretches of the spectrum, or the regions of the cutout, that depart most from what the model
+    expects, the share of each part in the score, and the nearest normal objects.
+    """
+    from dataclasses import asdict
+
+    from service.catalog.engine import open_catalog
+    from service.catalog.queries import neighbours, one_object
+    from workers.drawing import draw_object, explain_sample
+    from workers.readers import read
+    from workers.readers.sample import Rejection
+    from workers.tasks import load_bundle
+
+    settings = console.load_settings()
+    engine = open_catalog(settings.database_url)
+    found = one_object(engine, object_id, kind)
+    rows = [row for row in found["scores"] if model is None or row["model"] in (model, *matching(row, model))]
+    if not rows:
+        raise console.fail(
+            f"{object_id} has no score{f' by the model {model}' if model else ''}: score it first"
+        )
+    row = rows[0]
+    sample = read(row["path"])
+    if isinstance(sample, Rejection):
+        raise console.fail(f"{row['path']} can no longer be read: {sample.reason}")
+    scorer = load_bundle(settings, row["model"])
+    explanation = explain_sample(scorer, sample)
+    near = neighbours(engine, object_id, 5, row["model"], found["kind"])
+    out = out or Path(f"{object_id.replace('/', '_')}.png")
+    title = f"{object_id}  score {row['score']:.2f}  p = {row['p_value']:.2g}"
+    draw_object(scorer, explanation, title).savefig(out, dpi=130)
+    if as_json:
+        console.write_json(
+            {
+                "object_id": object_id,
+                "model": row["model"],
+                "score": row["score"],
+                "p_value": row["p_value"],
+                "shares": explanation.shares,
+                "windows": [asdict(window) for window in explanation.windows],
+                "neighbours": near,
+                "picture": str(out),
+            }
+        )
+        return
+    click.echo(title)
+    for name, share in sorted(explanation.shares.items(), key=lambda item: -item[1]):
+        click.echo(f"  {share:4.0%} of the score from {name}")
+    for window in explanation.windows:
+        click.echo(f"  {describe(window)}")
+    nearest = ", ".join(f"{n['object_id']} (p = {n['p_value']:.2g})" for n in near)
+    click.echo(f"  nearest in latent space: {nearest or 'no other object yet'}")
+    click.echo(f"drawn to {out}")
+
+
+def matching(row: dict[str, Any], model: str) -> list[str]:
+    """The row's model id when its name is ``model``."""
+    return [row["model"]] if row["model"].split("@")[0] == model else []
+
+
+def describe(window: Any) -> str:
+    """One window in words."""
+    what = "excess" if window.significance > 0 else "deficit"
+    if hasattr(window, "line"):
+        line = f", at {window.line}" if window.line else ""
+        return (
+            f"{abs(window.significance):5.1f} σ {what} at {window.low:.0f}–{window.high:.0f} Å (rest){line}"
+        )
+    return (
+        f"{abs(window.significance):5.1f} σ {what} in {window.band}, {window.size} × {window.size} pixels at radius "
+        f"{window.radius:.0f}, position angle {window.position_angle:.0f}°"
+    )

@@ -1,0 +1,112 @@
+"""The whole job on simulated data: simulate, train, score through the queue, compare with the truth, draw."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from service.catalog.engine import open_catalog
+from service.catalog.labels import Label, record_labels
+from service.catalog.ranking import Filters, outliers
+from service.settings import Settings
+from workers.drawing import bare, colour_image, draw_spectrum, explain_sample, ranked
+from workers.evaluation import read_truth
+from workers.readers import read
+from workers.readers.sample import Rejection
+from workers.simulate import simulate
+from workers.tasks import load_bundle
+from workers.training import Report, train
+
+SIZES = {"spectrum": (1500, 600), "cutout": (1200, 500)}
+"""Training objects and objects of the night, by kind."""
+EPOCHS = {"spectrum": 6, "cutout": 10}
+NIGHT = date(2026, 1, 1)
+
+
+def simulate_all(folder: Path, report: Report) -> dict[str, dict[str, Path]]:
+    """Truth tables of a training set and of a night, for both kinds: {kind: {"train": …, "night": …}}."""
+    truths: dict[str, dict[str, Path]] = {}
+    for kind, sizes in SIZES.items():
+        truths[kind] = {}
+        for seed, (what, n) in enumerate(zip(("train", "night"), sizes, strict=True), start=1):
+            step = _step(report, f"simulating {kind} {what}")
+            # the night has more anomalies than a real one, so that a short list shows several kinds
+            rate = 0.02 if what == "train" else 0.05
+            truths[kind][what] = simulate(
+                kind, n, folder / what / kind, seed, anomaly_rate=rate, progress=step
+            )
+    return truths
+
+
+def train_all(settings: Settings, truths: dict[str, dict[str, Path]], report: Report) -> list[Any]:
+    """One model of each kind; returns ``Trained`` of each."""
+    return [
+        train(settings, kind, files_of(paths["train"]), f"demo-{kind}", EPOCHS[kind], report=report)
+        for kind, paths in truths.items()
+    ]
+
+
+def files_of(truth: Path) -> list[str]:
+    """Absolute paths of the files of a truth table."""
+    return [row["path"] for row in read_truth(truth)]
+
+
+def true_classes(truths: Iterable[Path]) -> dict[str, tuple[bool, str]]:
+    """(is anomalous, class) by path."""
+    return {
+        row["path"]: (row["is_anomaly"] == "1", row["class"]) for truth in truths for row in read_truth(truth)
+    }
+
+
+def label_some(settings: Settings, truth: Path, by: str = "demo") -> int:
+    """Label a third of the night's cutouts by their truth, as a person would who looked at them."""
+    with truth.open(newline="") as file:
+        rows = list(csv.DictReader(file))[::3]
+    labels = [Label(row["object_id"], "lens" if row["class"] == "lens" else "not-lens", by) for row in rows]
+    return record_labels(open_catalog(settings.database_url), labels)
+
+
+def draw_night(settings: Settings, out: Path, n_spectra: int = 3, n_cutouts: int = 6) -> Path:
+    """The night's most anomalous spectra and cutouts, as one picture."""
+    engine = open_catalog(settings.database_url)
+    found = {
+        kind: outliers(engine, Filters(kind=kind), limit).rows
+        for kind, limit in (("spectrum", n_spectra), ("cutout", n_cutouts))
+    }
+    figure = Figure(figsize=(11, 3.0 * n_spectra + 2.4), layout="constrained")
+    heights = [3.0] * n_spectra + [2.4]
+    parts: Any = figure.subfigures(n_spectra + 1, 1, height_ratios=heights)
+    for part, row in zip(parts, found["spectrum"], strict=False):
+        scorer, explanation = _explained(settings, row)
+        draw_spectrum(part.subplots(2, 1, sharex=True, height_ratios=(2, 1)), scorer, explanation)
+        part.suptitle(f"spectrum {row['object_id']}: {_verdict(row, explanation.shares)}", fontsize=10)
+    axes = parts[-1].subplots(1, n_cutouts, squeeze=False)[0]
+    for axis, row in zip(axes, found["cutout"], strict=False):
+        scorer, explanation = _explained(settings, row)
+        axis.imshow(colour_image(explanation, scorer.preprocessing.shape), origin="lower")
+        bare(axis)
+        axis.set_title(f"{row['object_id']}\n{_verdict(row, explanation.shares)}", fontsize=7.5)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=110)
+    return out
+
+
+def _explained(settings: Settings, row: dict[str, Any]) -> tuple[Any, Any]:
+    sample = read(row["path"])
+    if isinstance(sample, Rejection):
+        raise ValueError(f"{row['path']} can no longer be read: {sample.reason}")
+    scorer = load_bundle(settings, row["model"])
+    return scorer, explain_sample(scorer, sample)
+
+
+def _verdict(row: dict[str, Any], shares: dict[str, float]) -> str:
+    return f"score {row['score']:.1f}, p = {row['p_value']:.2g}, mostly {ranked(shares)[0][0]}"
+
+
+def _step(report: Report, stage: str) -> Callable[[int, int], None]:
+    return lambda done, total: report(stage, done, total)

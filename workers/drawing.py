@@ -1,0 +1,114 @@
+"""Pictures of objects: spectrum or cutout, reconstruction, residual in σ, and the windows that stand out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from models.explain import Explanation, ImageWindow, SpectralWindow, explain
+from models.scorer import Scorer
+from models.spectra import SpectrumPreprocessing
+from workers.batching import Sample, make_batch
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+DATA, MODEL, MARK = "#26415e", "#e07a1f", "#c43c39"
+RESIDUAL_RANGE = 8.0
+"""σ at which the residual images saturate."""
+
+
+def explain_sample(scorer: Scorer, sample: Sample) -> Explanation:
+    """The explanation of one sample. Raises ValueError when the model does not take it."""
+    return explain(scorer, make_batch([sample]))
+
+
+def draw_object(scorer: Scorer, explanation: Explanation, title: str) -> Figure:
+    """One object on a page of its own."""
+    if isinstance(scorer.preprocessing, SpectrumPreprocessing):
+        figure = Figure(figsize=(10, 5), layout="constrained")
+        draw_spectrum(figure.subplots(2, 1, sharex=True, height_ratios=(2, 1)), scorer, explanation)
+    else:
+        n_bands = scorer.preprocessing.shape[0]
+        figure = Figure(figsize=(9, 2.7 * n_bands + 0.5), layout="constrained")
+        draw_cutout(figure.subplots(n_bands, 3, squeeze=False), scorer, explanation)
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in ranked(explanation.shares) if share >= 0.01)
+    figure.suptitle(f"{title}\nscore by part: {shares}", fontsize=10)
+    return figure
+
+
+def draw_spectrum(axes: Any, scorer: Scorer, explanation: Explanation) -> None:
+    """Flux with its reconstruction above, residual in σ with the worst windows below; two axes, rest frame."""
+    upper, lower = axes
+    wavelength = scorer.preprocessing.wavelength  # type: ignore[union-attr]  # spectra only
+    seen = np.isfinite(explanation.flux)
+    upper.plot(wavelength, explanation.flux, color=DATA, lw=0.6, label="spectrum")
+    upper.plot(wavelength[seen], explanation.expected[seen], color=MODEL, lw=1, label="expected")
+    upper.set_ylabel("flux / amplitude")
+    upper.legend(loc="upper right", fontsize=8, frameon=False)
+    if seen.any():
+        low, high = np.nanpercentile(explanation.flux, [0.2, 99.8])
+        room = 0.35 * max(high - low, 1e-3)
+        upper.set_ylim(low - room, high + room)
+        upper.set_xlim(wavelength[seen][0], wavelength[seen][-1])
+    lower.plot(wavelength, np.where(seen, explanation.residual, np.nan), color=DATA, lw=0.6)
+    lower.axhline(0, color="0.6", lw=0.5)
+    lower.set_ylabel("residual / σ")
+    lower.set_xlabel("rest wavelength [Å]")
+    for window in explanation.windows:
+        if isinstance(window, SpectralWindow):
+            step = wavelength[1] - wavelength[0]
+            for axis in (upper, lower):
+                axis.axvspan(window.low - step, window.high + step, color=MARK, alpha=0.15, lw=0)
+            if window.line:
+                upper.text(
+                    (window.low + window.high) / 2, 0.98, window.line, rotation=90, ha="center", va="top",
+                    fontsize=7, color=MARK, transform=upper.get_xaxis_transform(),
+                )  # fmt: skip
+
+
+def draw_cutout(axes: Any, scorer: Scorer, explanation: Explanation) -> None:
+    """A row of three axes for each band: image, reconstruction, residual in σ with the worst windows."""
+    shape, bands = scorer.preprocessing.shape, scorer.preprocessing.bands  # type: ignore[union-attr]  # cutouts only
+    planes = [a.reshape(shape) for a in (explanation.flux, explanation.expected, explanation.residual)]
+    for row, band in enumerate(bands):
+        flux = planes[0][row]
+        low, high = np.nanpercentile(flux, [2, 99.7]) if np.isfinite(flux).any() else (0.0, 1.0)
+        for axis, plane in zip(axes[row], (p[row] for p in planes), strict=True):
+            limits = (-RESIDUAL_RANGE, RESIDUAL_RANGE) if axis is axes[row][2] else (low, high)
+            cmap = "RdBu_r" if axis is axes[row][2] else "gray"
+            axis.imshow(
+                plane, origin="lower", cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest"
+            )
+            bare(axis)
+        axes[row][0].set_ylabel(band)
+        for window in explanation.windows:
+            if isinstance(window, ImageWindow) and window.band == band:
+                corner = (window.column - window.size / 2, window.row - window.size / 2)
+                axes[row][2].add_patch(
+                    Rectangle(corner, window.size, window.size, fill=False, edgecolor="k", lw=1)
+                )
+    for axis, name in zip(axes[0], ("cutout", "expected", "residual / σ"), strict=True):
+        axis.set_title(name, fontsize=9)
+
+
+def colour_image(explanation: Explanation, shape: tuple[int, ...]) -> np.ndarray:
+    """The stretched cutout as (height, width, 3) in 0–1, the reddest band red; one band repeats."""
+    image = np.nan_to_num(explanation.flux.reshape(shape))
+    chosen = image[[min(2, len(image) - 1), min(1, len(image) - 1), 0]]
+    low, high = np.percentile(chosen, [20, 99.8])
+    return np.clip((chosen - low) / max(high - low, 1e-9), 0, 1).transpose(1, 2, 0)
+
+
+def bare(axis: Axes) -> None:
+    """No ticks: pixels say nothing here."""
+    axis.set_xticks([])
+    axis.set_yticks([])
+
+
+def ranked(shares: dict[str, float]) -> list[tuple[str, float]]:
+    """Largest share first."""
+    return sorted(shares.items(), key=lambda item: -item[1])
