@@ -6,12 +6,16 @@ BIN := $(VENV)/bin
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## +(.*)/\1 \2/p' $(MAKEFILE_LIST) | while read -r name text; do \
-	  printf '  make %-6s %s\n' "$$name" "$$text"; done
+	  printf '  make %-8s %s\n' "$$name" "$$text"; done
 	@echo
 	@echo '  make test ARGS="-k name"   only some tests; PYTHON=python3.12 chooses the interpreter'
 
 demo: $(VENV)/stamp-run  ## the whole job on simulated data, start to finish
 	$(BIN)/peculiar demo $(ARGS)
+
+picture: $(VENV)/stamp-run  ## draw the README's picture anew, from a demo
+	$(BIN)/peculiar demo
+	cp demo/night.png docs/night.png
 
 test: $(VENV)/stamp-dev  ## every test, with a real PostgreSQL and a real Redis
 	PYTHON=$(BIN)/python tests/services.sh $(BIN)/python -m pytest $(ARGS)
@@ -40,5 +44,5 @@ $(VENV)/stamp-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,check]'
 	@touch $@ $(VENV)/stamp-run
 
-.PHONY: help demo test check clean
+.PHONY: help demo picture test check clean
 .DEFAULT_GOAL := help

@@ -24,6 +24,8 @@ LINES = {
 """Rest-frame vacuum wavelengths in Å (NIST, rounded)."""
 SKY_LINES = (5578.9, 5891.6, 5897.6, 6302.0, 6365.5)
 """Strong night-sky lines, observed frame, vacuum Å."""
+MIN_SIGNIFICANCE = 4.0
+"""σ below which a window is what noise does among thousands of windows."""
 LINE_TOLERANCE = 600.0
 """km/s within which a window's centre is named after a line."""
 C_KMS = 299792.458
@@ -69,7 +71,7 @@ class Explanation:
     residual: np.ndarray
     """(n_values,) in σ; 0 where unmeasured."""
     windows: list[SpectralWindow] | list[ImageWindow]
-    """The worst, at most five that do not overlap, worst first."""
+    """At most five that do not overlap, of 4 σ or more, the worst first."""
     shares: dict[str, float]
     """Share of each combined part in the sum of their surprisals."""
 
@@ -124,6 +126,8 @@ def worst_windows(
         total, count = (_window_sums(a, length) for a in (image, mask))
         value = (total / count.clamp(min=1).sqrt()).numpy()
         for flat in np.argsort(-np.abs(value), axis=None)[: 20 * most]:
+            if abs(value.flat[flat]) < MIN_SIGNIFICANCE:
+                break
             channel, *start = (int(k) for k in np.unravel_index(flat, value.shape))
             candidates.append((float(value.flat[flat]), channel, tuple(start), length))
     chosen: list[tuple[float, int, tuple[int, ...], int]] = []

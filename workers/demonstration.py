@@ -71,26 +71,40 @@ def label_some(settings: Settings, truth: Path, by: str = "demo") -> int:
     return record_labels(open_catalog(settings.database_url), labels)
 
 
-def draw_night(settings: Settings, out: Path, n_spectra: int = 3, n_cutouts: int = 6) -> Path:
-    """The night's most anomalous spectra and cutouts, as one picture."""
+def draw_night(
+    settings: Settings,
+    classes: dict[str, tuple[bool, str]],
+    out: Path,
+    n_spectra: int = 3,
+    n_cutouts: int = 7,
+) -> Path:
+    """The night's most anomalous spectra and cutouts, as one picture, with what was planted in each.
+
+    Spectra without enough light to be judged (flag ``outside-domain``) lead the list but show nothing, so the
+    picture leaves them out.
+    """
     engine = open_catalog(settings.database_url)
-    found = {
-        kind: outliers(engine, Filters(kind=kind), limit).rows
-        for kind, limit in (("spectrum", n_spectra), ("cutout", n_cutouts))
-    }
-    figure = Figure(figsize=(11, 3.0 * n_spectra + 2.4), layout="constrained")
-    heights = [3.0] * n_spectra + [2.4]
+    found = {kind: outliers(engine, Filters(kind=kind), 50).rows for kind in ("spectrum", "cutout")}
+    bright = [row for row in found["spectrum"] if "outside-domain" not in row["flags"]]
+    figure = Figure(figsize=(11, 2.5 * n_spectra + 2.3), layout="constrained")
+    heights = [2.5] * n_spectra + [2.3]
     parts: Any = figure.subfigures(n_spectra + 1, 1, height_ratios=heights)
-    for part, row in zip(parts, found["spectrum"], strict=False):
+    for part, row in zip(parts, bright, strict=False):
         scorer, explanation = _explained(settings, row)
         draw_spectrum(part.subplots(2, 1, sharex=True, height_ratios=(2, 1)), scorer, explanation)
-        part.suptitle(f"spectrum {row['object_id']}: {_verdict(row, explanation.shares)}", fontsize=10)
+        lead = ranked(explanation.shares)[0][0]
+        part.suptitle(
+            f"{row['object_id']}   score {row['score']:.1f}, mostly {lead}, p = {row['p_value']:.2g}   "
+            f"truth: {_planted(classes, row)}",
+            fontsize=9,
+        )
     axes = parts[-1].subplots(1, n_cutouts, squeeze=False)[0]
     for axis, row in zip(axes, found["cutout"], strict=False):
         scorer, explanation = _explained(settings, row)
         axis.imshow(colour_image(explanation, scorer.preprocessing.shape), origin="lower")
         bare(axis)
-        axis.set_title(f"{row['object_id']}\n{_verdict(row, explanation.shares)}", fontsize=7.5)
+        lead = ranked(explanation.shares)[0][0]
+        axis.set_title(f"score {row['score']:.1f}, {lead}\ntruth: {_planted(classes, row)}", fontsize=8)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=110)
     return out
@@ -104,8 +118,9 @@ def _explained(settings: Settings, row: dict[str, Any]) -> tuple[Any, Any]:
     return scorer, explain_sample(scorer, sample)
 
 
-def _verdict(row: dict[str, Any], shares: dict[str, float]) -> str:
-    return f"score {row['score']:.1f}, p = {row['p_value']:.2g}, mostly {ranked(shares)[0][0]}"
+def _planted(classes: dict[str, tuple[bool, str]], row: dict[str, Any]) -> str:
+    anomalous, kind = classes[row["path"]]
+    return kind.replace("_", " ") if anomalous else f"ordinary {kind.lower()}"
 
 
 def _step(report: Report, stage: str) -> Callable[[int, int], None]:

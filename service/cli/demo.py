@@ -70,7 +70,7 @@ def command(folder: Path) -> None:
     )
     lensy = sorted(list_clusters(engine, "demo-cutout"), key=lambda c: -(c["lens_fraction"] or 0))[:6]
     write_clusters(lensy)
-    picture = demo.draw_night(settings, folder / "night.png")
+    picture = demo.draw_night(settings, classes, folder / "night.png")
     click.echo(f"\n5. The most anomalous, drawn: {picture}")
     click.echo(f"\nDone in {time.monotonic() - started:.0f} s. What to try next, in this folder:\n")
     click.echo(f"  export PECULIAR_DATABASE_URL=sqlite:///{catalog} PECULIAR_MODEL_DIR={folder / 'models'}")
