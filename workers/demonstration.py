@@ -89,7 +89,7 @@ def draw_night(
     figure = Figure(figsize=(11, 2.5 * n_spectra + 2.3), layout="constrained")
     heights = [2.5] * n_spectra + [2.3]
     parts: Any = figure.subfigures(n_spectra + 1, 1, height_ratios=heights)
-    for part, row in zip(parts, bright, strict=False):
+    for part, row in zip(parts[:-1], bright, strict=False):
         scorer, explanation = _explained(settings, row)
         draw_spectrum(part.subplots(2, 1, sharex=True, height_ratios=(2, 1)), scorer, explanation)
         lead = ranked(explanation.shares)[0][0]

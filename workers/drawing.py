@@ -58,14 +58,17 @@ def draw_spectrum(axes: Any, scorer: Scorer, explanation: Explanation) -> None:
     lower.axhline(0, color="0.6", lw=0.5)
     lower.set_ylabel("residual / σ")
     lower.set_xlabel("rest wavelength [Å]")
+    named: list[float] = []
     for window in explanation.windows:
         if isinstance(window, SpectralWindow):
             step = wavelength[1] - wavelength[0]
             for axis in (upper, lower):
                 axis.axvspan(window.low - step, window.high + step, color=MARK, alpha=0.15, lw=0)
-            if window.line:
+            centre = (window.low + window.high) / 2
+            if window.line and all(abs(centre - other) > 0.015 * centre for other in named):
+                named.append(centre)
                 upper.text(
-                    (window.low + window.high) / 2, 0.98, window.line, rotation=90, ha="center", va="top",
+                    centre, 0.98, window.line, rotation=90, ha="center", va="top",
                     fontsize=7, color=MARK, transform=upper.get_xaxis_transform(),
                 )  # fmt: skip
 
