@@ -28,6 +28,8 @@ TAIL_SHARE = 0.1
 MAX_FOLDS = 40
 """Of the cross-fit that scores the calibration set; every object is a fold of its own in a smaller set."""
 N_QUANTILES = 201
+MIN_SPREAD = 0.02
+"""Of a tail, in units of the part's own spread: what is never seen in the set is rare, not impossible."""
 
 
 @dataclass(slots=True)
@@ -168,7 +170,9 @@ def _fit_part(value: np.ndarray, features: np.ndarray) -> Part:
         limit = 1.345 * 1.4826 * np.median(np.abs(residual)) + 1e-12
         location = _ridge(features, value, np.minimum(1, limit / np.maximum(np.abs(residual), 1e-12)))
     residual = value - features @ location
-    typical = max(float(np.median(np.abs(residual))), 1e-9 * (1 + float(np.abs(value).max())))
+    # a part that is the same for most objects has no spread of its own, and keeps its natural unit
+    typical = float(np.median(np.abs(residual)))
+    typical = typical if typical > 1e-9 * (1 + float(np.abs(value).max())) else 1.0
     upper = residual > 0
     log_spread = np.zeros(features.shape[1])
     log_spread[0] = np.log(typical)
@@ -200,8 +204,8 @@ def _surprisal(value: np.ndarray, features: np.ndarray, part: Part) -> np.ndarra
 def _pareto(excess: np.ndarray) -> tuple[float, float]:
     """ξ ≥ 0 and β of a generalised Pareto tail by probability-weighted moments (Hosking & Wallis 1987, eq. 10)."""
     if len(excess) == 0:
-        return 0.0, 1e-6
-    mean = max(float(excess.mean()), 1e-6)
+        return 0.0, MIN_SPREAD
+    mean = max(float(excess.mean()), MIN_SPREAD)
     if len(excess) < 10:
         return 0.0, mean
     ordered = np.sort(excess)

@@ -149,8 +149,9 @@ def _score_or_halve(samples: list[Sample], scorer: Scorer, night: date, rows: Ro
             _score_or_halve(samples[middle:], scorer, night, rows)
             return
         # Models raise ValueError for what they do not take: the input's fault. Anything else is ours.
-        logger.exception("the scorer %s failed on %s", scorer.id, samples[0].path)
         reason = DOES_NOT_FIT if isinstance(error, ValueError) else SCORER_FAILED
+        if reason is SCORER_FAILED:
+            logger.exception("the scorer %s failed on %s", scorer.id, samples[0].path)
         rows.reject(samples[0], reason, str(error) or repr(error), scorer.id)
         return
     for i, sample in enumerate(samples):
