@@ -141,6 +141,7 @@ def _fit(
         {
             "format": FORMAT,
             "name": name,
+            "version": "unsaved",
             "kind": kind,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "preprocessing": preprocessing.to_json(),
