@@ -70,7 +70,7 @@ class Scores:
     responsibilities: np.ndarray
     """(n, n_clusters) float32: probability of each lensing cluster; rows sum to 1."""
     snr: np.ndarray
-    """Median |flux|·√ivar per unmasked pixel for spectra, total over the centre for cutouts."""
+    """Median flux·√ivar per unmasked pixel for spectra, total over the centre for cutouts."""
     parts: dict[str, np.ndarray]
     """Score components by name, each larger for a more anomalous object, and ``<name>_p``, its own p-value."""
     flags: list[set[str]]

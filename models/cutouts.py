@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from models.batch import CutoutBatch
-from models.prepared import Prepared
+from models.prepared import LARGEST, Prepared
 
 SOFTENING = 3.0
 """Noise σ at which the stretch turns from linear to logarithmic."""
@@ -71,6 +71,8 @@ class CutoutPreprocessing:
             peaks.append(np.nanpercentile(flat[measured], 99.5, axis=1))
             shoulders.append(np.nanpercentile(flat[measured], 85, axis=1))
         peak, shoulder = np.concatenate(peaks), np.concatenate(shoulders)
+        if len(peak) == 0:
+            raise ValueError("no training cutout has a measured pixel")
         filled = float(np.median(shoulder / np.where(peak > 0, peak, np.inf))) > 0.3
         out = cls(
             bands=tuple(bands),
@@ -101,6 +103,7 @@ class CutoutPreprocessing:
             x, ivar_x = np.arcsinh(flux / soft), ivar * (flux**2 + soft**2)
         else:
             x, ivar_x = flux / self.scale, ivar * self.scale**2
+        x = np.where(ivar > 0, np.clip(x, -LARGEST, LARGEST), 0)
         snr = _central_snr(flux, ivar)
         band = np.repeat(np.arange(len(self.bands)), self.size**2)[None]
         return Prepared(
@@ -173,7 +176,7 @@ def _central_snr(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
     """S/N of the flux summed over the central fifth (at least 5 pixels on a side) of all bands, (n,)."""
     size = flux.shape[2]
     half = max(2, size // 10)
-    core = (slice(None), slice(None), *(slice(size // 2 - half, size // 2 + half + 1),) * 2)
+    core = (slice(None), slice(None), *(slice(max(0, size // 2 - half), size // 2 + half + 1),) * 2)
     good = ivar[core] > 0
     variance = np.where(good, 1 / np.where(good, ivar[core], 1), 0).sum((1, 2, 3))
     total = np.where(good, flux[core], 0).sum((1, 2, 3))

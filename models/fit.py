@@ -114,7 +114,10 @@ def _fit(
 ) -> Bundle:  # fmt: skip
     kind, shape = preprocessing.kind, preprocessing.shape
     train, held_out, calibration_set = (data.rows(i) for i in (part.train, part.held_out, part.calibration))
-    if float(torch.where(train.ivar > 0, train.x - train.x.mean(0), 0.0).abs().max()) == 0:
+    highest = torch.where(train.ivar > 0, train.x, -torch.inf).amax(0)
+    lowest = torch.where(train.ivar > 0, train.x, torch.inf).amin(0)
+    # 1e-5: what rounding in single precision may add to equal objects
+    if not (highest - lowest > 1e-5 * highest.abs()).any():
         raise ValueError("the training objects are all the same: a density model needs objects that differ")
     epochs = DEFAULT_EPOCHS[kind] if epochs is None else epochs
     n_latent = min(choose_n_latent(len(train)), preprocessing.n_values // 2)

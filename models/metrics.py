@@ -44,7 +44,7 @@ def precision_at(k: int) -> Callable[[np.ndarray, np.ndarray], float]:
 def recall_at_false_positives(y: np.ndarray, score: np.ndarray) -> float:
     """Share of anomalies that score above all but 1 % of the normal objects."""
     normal = np.sort(score[y == 0])
-    threshold = normal[min(len(normal) - 1, int(np.ceil((1 - FALSE_POSITIVE_RATE) * len(normal))))]
+    threshold = normal[len(normal) - 1 - int(FALSE_POSITIVE_RATE * len(normal))]
     return float((score[y == 1] > threshold).mean())
 
 

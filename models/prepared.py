@@ -8,13 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+LARGEST = 1e3
+"""Normalised flux is clipped here: far beyond any source, and its squares still fit single precision."""
+
 
 @dataclass(slots=True)
 class Prepared:
     """n objects on a grid of n_values points (wavelength bins, or band × row × column)."""
 
     x: Tensor
-    """(n, n_values) normalised flux; 0 where there is no measurement."""
+    """(n, n_values) normalised flux in ±LARGEST; 0 where there is no measurement."""
     ivar: Tensor
     """(n, n_values) inverse variance of ``x``; 0 where there is no measurement."""
     noise_index: Tensor

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from models.batch import SpectrumBatch
-from models.prepared import Prepared
+from models.prepared import LARGEST, Prepared
 
 GRID_STEP = 1e-4
 """log10(λ/Å) per pixel of the survey's grid."""
@@ -22,6 +22,8 @@ BIN = 4
 """Pixels per bin: 276 km/s, narrow enough that a galaxy's emission line still fills one."""
 MIN_COVERAGE = 0.02
 """A bin belongs to the model when at least this share of the training set (and at least 3 spectra) measured it."""
+FAINTEST = 3.0
+"""Amplitude over its error below which a spectrum is not brought to unit amplitude."""
 FIRST_NOISE_PIXEL = 34000
 """log10 λ = 3.4, 2512 Å: where the table of noise scales by observed wavelength begins."""
 NOISE_BIN = 16
@@ -82,12 +84,15 @@ class SpectrumPreprocessing:
             )
         first_bin, n_values = low + int(used[0]), int(used[-1] - used[0] + 1)
         flux, ivar = _binned(batch, start, first_bin, n_values)
+        if not flux.any():
+            raise ValueError("the training spectra are zero everywhere: leave out empty fibres")
         mean, signal = _mean_spectrum(flux, ivar)
         return cls(
             first_bin=first_bin,
             mean=mean,
             amplitude_floor=float(np.quantile(signal, 0.01)),
-            coverage_floor=float(np.quantile((ivar > 0).mean(1), 0.01)),
+            # a floor of 0 could not be fallen below, and spectra without any measurement may be 1 % of a training set
+            coverage_floor=float(np.quantile((ivar > 0).mean(1), 0.01)) or 1e-3,
         )
 
     def __call__(self, batch: SpectrumBatch) -> Prepared:
@@ -95,11 +100,10 @@ class SpectrumPreprocessing:
         shift = _shift(batch.redshift)
         flux, ivar = _binned(batch, batch.first - shift, self.first_bin, self.n_values)
         amplitude, signal = _amplitude(flux, ivar, self.mean)
-        # below the training set's faintest amplitude, dividing by it would turn noise into features
+        # dividing by less than the training set's faintest amplitude, or 3 σ, would turn noise into features
+        floor = max(self.amplitude_floor, FAINTEST)
         error = amplitude / np.where(signal == 0, 1, signal)
-        amplitude = np.where(
-            signal < self.amplitude_floor, np.abs(error) * max(self.amplitude_floor, 3.0), amplitude
-        )
+        amplitude = np.where(signal < floor, np.abs(error) * floor, amplitude)
         amplitude = np.where((ivar > 0).any(1), amplitude, 1.0)[:, None]
         pixel = BIN * (self.first_bin + np.arange(self.n_values)) + shift[:, None]
         noise_index = np.clip((pixel - FIRST_NOISE_PIXEL) // NOISE_BIN, 0, N_NOISE - 1)
@@ -107,7 +111,7 @@ class SpectrumPreprocessing:
         coverage = (ivar > 0).mean(1)
         redshift = np.where(np.isfinite(batch.redshift), batch.redshift, 0.0)
         return Prepared(
-            x=torch.from_numpy(flux / amplitude),
+            x=torch.from_numpy(np.clip(flux / amplitude, -LARGEST, LARGEST)),
             ivar=torch.from_numpy(ivar * amplitude**2),
             noise_index=torch.from_numpy(noise_index.astype(np.int64)),
             snr=snr,
@@ -116,7 +120,7 @@ class SpectrumPreprocessing:
             ),
             outside=np.maximum(
                 np.maximum(self.coverage_floor - coverage, 0) / self.coverage_floor,
-                np.maximum(self.amplitude_floor - signal, 0) / abs(self.amplitude_floor),
+                np.maximum(self.amplitude_floor - signal, 0) / max(abs(self.amplitude_floor), 1.0),
             ),
         )
 
@@ -174,7 +178,7 @@ def _mean_spectrum(flux: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, np.n
     for _ in range(5):
         amplitude, signal = _amplitude(flux, ivar, mean)
         error = np.abs(amplitude / signal)
-        scale = np.maximum(amplitude, 3 * error)[:, None]
+        scale = np.maximum(amplitude, FAINTEST * error)[:, None]
         # 0.1: objects differ by about 30 % from the mean, so no single bright spectrum decides it
         weight = np.where(ivar > 0, 1 / (1 / np.maximum(ivar * scale**2, 1e-12) + 0.1), 0)
         total = weight.sum(0)
@@ -187,7 +191,8 @@ def _mean_spectrum(flux: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, np.n
 
 def _median_snr(batch: SpectrumBatch) -> np.ndarray:
     """Median flux·√ivar over the measured pixels, (n,); 0 without any."""
-    ratio = np.where(batch.ivar > 0, batch.flux * np.sqrt(batch.ivar), np.nan)
+    # in double precision, as flux and ivar of odd units may overflow together
+    ratio = np.where(batch.ivar > 0, batch.flux * np.sqrt(batch.ivar, dtype=np.float64), np.nan)
     good = (batch.ivar > 0).any(1)
     ratio[~good] = 0.0
-    return np.nanmedian(ratio, axis=1).astype(np.float64)
+    return np.nanmedian(ratio, axis=1)

@@ -55,7 +55,7 @@ class Resume:
 
 
 def choose_n_latent(n_train: int) -> int:
-    """Latent dimensions that n training objects can carry: 4 to 24, one for every six objects."""
+    """Latent dimensions that n training objects can carry: 2 to 24, one for every six objects."""
     return int(np.clip(n_train // 6, 2, 24))
 
 
@@ -247,7 +247,8 @@ def _weighted_pca(data: Prepared, n_latent: int, seed: int) -> tuple[Tensor, Ten
     basis = torch.zeros((data.x.shape[1], n_latent))
     for _ in range(12):
         basis = _regress(weight.T, (weight * residual).T @ z, z, float(total.median()) * 1e-2 + 1e-3)
-        z = _regress(weight, (weight * residual) @ basis, basis, float(weight.sum(1).median()) * 1e-4)
+        # 1e-6: half of the objects may have nothing measured
+        z = _regress(weight, (weight * residual) @ basis, basis, float(weight.sum(1).median()) * 1e-4 + 1e-6)
         # keep the latents uncorrelated with unit variance, which is the prior they are about to meet
         z = z - z.mean(0)
         values, vectors = torch.linalg.eigh(z.T @ z / len(z))
