@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import safetensors
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
 FORMAT = 1
 ID_DIGITS = 12
@@ -54,16 +54,16 @@ def load_bundle(folder: Path) -> Bundle:
         ValueError: not a bundle, of another format, or changed since it was written.
     """
     try:
-        spec = json.loads((folder / "model.json").read_text())
+        spec = dict(json.loads((folder / "model.json").read_text()))
         blob = (folder / "weights.safetensors").read_bytes()
-        arrays = load_file(folder / "weights.safetensors")
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        arrays = load(blob)
+    except (OSError, TypeError, ValueError, safetensors.SafetensorError) as error:
         raise ValueError(f"{folder} is not a readable model bundle: {error}") from error
     if spec.get("format") != FORMAT:
         raise ValueError(
             f"{folder} has bundle format {spec.get('format')}, this program reads format {FORMAT}"
         )
-    if _version(spec, blob) != spec["version"]:
+    if _version(spec, blob) != spec.get("version"):
         raise ValueError(
             f"{folder} was changed after it was written: its content no longer has the hash it names"
         )

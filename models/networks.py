@@ -21,6 +21,8 @@ class Encoder(nn.Module):
         planar = len(shape) == 3
         conv = nn.Conv2d if planar else nn.Conv1d
         kernel, stride, pad = (4, 2, 1) if planar else (7, 4, 3)
+        if planar:  # each layer halves the side, and an image of one pixel cannot be halved
+            widths = widths[: min(shape[1:]).bit_length() - 1]
         channels = [2 * shape[0], *widths]
         layers: list[nn.Module] = []
         for a, b in pairwise(channels):
