@@ -30,7 +30,8 @@ def test_em_is_scikit_learns() -> None:
         warnings.simplefilter("ignore")
         first = GaussianMixture(3, max_iter=1, random_state=0, init_params="random_from_data").fit(POINTS)
     theirs = GaussianMixture(
-        3, weights_init=first.weights_, means_init=first.means_, precisions_init=first.precisions_, tol=1e-5, max_iter=500
+        3, weights_init=first.weights_, means_init=first.means_, precisions_init=first.precisions_,
+        tol=1e-5, max_iter=500,
     ).fit(POINTS)  # fmt: skip
     x = torch.from_numpy(POINTS)
     ours = fit_mixture(x, torch.from_numpy(first.predict_proba(POINTS)), tol=1e-5, max_iter=500)
@@ -67,7 +68,8 @@ def test_noise_widens_each_component() -> None:
 
 
 def test_the_density_integrates_to_one() -> None:
-    mixture = Mixture(*(t.double() for t in (torch.tensor([0.3, 0.7]), torch.tensor([[-1.0], [2.0]]), torch.ones(2, 1, 1))))  # fmt: skip
+    weights, means = torch.tensor([0.3, 0.7]).double(), torch.tensor([[-1.0], [2.0]]).double()
+    mixture = Mixture(weights / weights.sum(), means, torch.ones((2, 1, 1), dtype=torch.float64))
     grid = torch.linspace(-10, 12, 20001, dtype=torch.float64)[:, None]
     assert float(torch.trapezoid(mixture.log_prob(grid).exp(), grid[:, 0])) == pytest.approx(1, abs=1e-9)
 
@@ -102,7 +104,7 @@ def test_a_prior_keeps_a_component_of_few_points_open() -> None:
 
 
 def test_clusters_assign_as_scikit_learn_does() -> None:
-    """scikit-learn averages over its posterior of the components, the stored mixture holds their means: close to 2 %."""
+    """To 2 %: scikit-learn averages over its posterior of the components, the stored mixture holds their means."""
     ours = fit_clusters(POINTS, 3, seed=0)
     theirs = BayesianGaussianMixture(
         n_components=3, weight_concentration_prior_type="dirichlet_process",

@@ -1,0 +1,142 @@
+"""Cutouts on the model's grid: crop, pad, bin, stretch."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.batch import CutoutBatch
+from models.cutouts import CutoutPreprocessing
+from models.prepared import LARGEST
+
+
+def grid(size: int, factor: int = 1, stretch: str = "linear", n_bands: int = 1) -> CutoutPreprocessing:
+    return CutoutPreprocessing(tuple("gri"[:n_bands]), size, factor, stretch, 1.0, 0.5)
+
+
+def ramp(height: int, width: int) -> CutoutBatch:
+    """Every pixel's flux tells where it was: 100·row + column."""
+    flux = (100.0 * np.arange(height)[:, None] + np.arange(width)).astype(np.float32)[None, None]
+    return CutoutBatch(flux, np.ones_like(flux))
+
+
+def images(preprocessing: CutoutPreprocessing, batch: CutoutBatch) -> tuple[np.ndarray, np.ndarray]:
+    data = preprocessing(batch)
+    shape = (len(batch), *preprocessing.shape)
+    return data.x.numpy().reshape(shape), data.ivar.numpy().reshape(shape)
+
+
+def test_a_large_cutout_is_cropped_about_its_centre() -> None:
+    x, ivar = images(grid(3), ramp(7, 5))
+    np.testing.assert_array_equal(x[0, 0], [[201, 202, 203], [301, 302, 303], [401, 402, 403]])
+    assert (ivar == 1).all()
+
+
+def test_a_small_cutout_is_padded_with_unmeasured_pixels() -> None:
+    x, ivar = images(grid(5), ramp(3, 3))
+    np.testing.assert_array_equal(x[0, 0, 1:4, 1:4], ramp(3, 3).flux[0, 0])
+    np.testing.assert_array_equal(ivar[0, 0], np.pad(np.ones((3, 3)), 1))
+    assert x.sum() == ramp(3, 3).flux.sum()
+
+
+def test_bins_hold_the_weighted_mean_and_the_summed_weight() -> None:
+    flux = np.array([[1, 2, 5, 5], [3, 4, 5, 5], [0, 0, 7, 9], [0, 0, 1, 1]], np.float32)[None, None]
+    ivar = np.array([[1, 1, 2, 2], [1, 0, 2, 2], [0, 0, 1, 3], [0, 0, 0, 0]], np.float32)[None, None]
+    x, binned = images(grid(2, factor=2), CutoutBatch(flux, ivar))
+    np.testing.assert_allclose(x[0, 0], [[2, 5], [0, 8.5]])
+    np.testing.assert_allclose(binned[0, 0], [[3, 8], [0, 4]])
+
+
+def test_binning_keeps_the_signal_to_noise(cutouts: Any) -> None:
+    """Of a flat source: the binned χ² about zero is the original Σ flux² ivar."""
+    flux, ivar = np.full((1, 1, 8, 8), 2.0, np.float32), np.full((1, 1, 8, 8), 3.0, np.float32)
+    x, binned = images(grid(4, factor=2), CutoutBatch(flux, ivar))
+    assert (x**2 * binned).sum() == pytest.approx(64 * 4 * 3)
+
+
+def test_odd_sizes_are_cropped_to_whole_bins_first() -> None:
+    x, ivar = images(grid(3, factor=2), ramp(7, 7))
+    assert x[0, 0, 1, 1] == pytest.approx(np.mean([202, 203, 302, 303]))
+    assert (ivar == 4).all()
+    x, ivar = images(grid(3, factor=4), ramp(3, 3))  # smaller than one bin: nothing is measured
+    assert not ivar.any() and not x.any()
+
+
+def test_large_training_cutouts_are_binned_to_at_most_64() -> None:
+    for side, size, factor in ((24, 24, 1), (64, 64, 1), (65, 32, 2), (101, 50, 2), (200, 50, 4)):
+        batch = CutoutBatch(np.ones((3, 1, side, side), np.float32), np.ones((3, 1, side, side), np.float32))
+        fitted = CutoutPreprocessing.fit([batch], ("r",))
+        assert (fitted.size, fitted.factor) == (size, factor)
+
+
+def test_the_typical_size_of_a_mixed_set_wins(cutouts: Any, bands: Any) -> None:
+    fitted = CutoutPreprocessing.fit([cutouts(3, 1, 16), cutouts(10, 1, 20), cutouts(3, 1, 40)], bands)
+    assert fitted.size == 20
+
+
+def test_asinh_is_linear_in_the_sky_and_logarithmic_in_the_core() -> None:
+    sigma = 0.5
+    flux = np.array([[0.001, 1e6], [-1.0, 3.0]], np.float32)[None, None]
+    batch = CutoutBatch(flux, np.full_like(flux, sigma**-2))
+    x, ivar = images(grid(2, stretch="asinh"), batch)
+    np.testing.assert_allclose(x, np.arcsinh(flux / (3 * sigma)), rtol=1e-6)
+    # the delta method: Var f(flux) = f′(flux)² Var flux
+    faint = flux[0, 0, 1].astype(float)
+    slope = (np.arcsinh((faint + 1e-4) / 1.5) - np.arcsinh((faint - 1e-4) / 1.5)) / 2e-4
+    np.testing.assert_allclose(1 / ivar[0, 0, 1], (slope * sigma) ** 2, rtol=1e-6)
+
+
+def test_the_stretch_follows_the_images(cutouts: Any, bands: Any) -> None:
+    assert CutoutPreprocessing.fit([cutouts(30, 1)], bands).stretch == "asinh"
+    rng = np.random.default_rng(0)
+    filled = rng.uniform(50, 100, (30, 1, 12, 12)).astype(np.float32)
+    fitted = CutoutPreprocessing.fit([CutoutBatch(filled, np.ones_like(filled))], ("r",))
+    assert fitted.stretch == "linear" and fitted.scale == pytest.approx(100, abs=1)
+
+
+def test_unmeasured_pixels_are_zero_whatever_they_held(cutouts: Any, bands: Any) -> None:
+    batch = cutouts(5, 2)
+    fitted = CutoutPreprocessing.fit([cutouts(30, 1)], bands)
+    before = images(fitted, batch)
+    batch.flux[batch.ivar == 0] = 1e30
+    after = images(fitted, batch)
+    assert (after[0][after[1] == 0] == 0).all()
+    assert np.array_equal(before[0], after[0]) and np.array_equal(before[1], after[1])
+
+
+def test_an_empty_band_borrows_the_noise_of_the_others(cutouts: Any, bands: Any) -> None:
+    batch = cutouts(3, 2)
+    batch.ivar[:, 1] = 0
+    data = CutoutPreprocessing.fit([cutouts(30, 1)], bands)(batch)
+    assert np.isfinite(data.covariates).all() and (data.outside > 0).all()
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 24])
+def test_central_signal_to_noise(side: int) -> None:
+    """Of a constant image: n pixels of S/N 2 each give 2 √n."""
+    shape = (1, 1, side, side)
+    data = grid(side)(CutoutBatch(np.full(shape, 2.0, np.float32), np.ones(shape, np.float32)))
+    assert data.snr[0] == pytest.approx(2 * min(side, 5))
+
+
+def test_a_hot_pixel_is_clipped_at_a_finite_value() -> None:
+    batch = ramp(4, 4)
+    batch.flux[0, 0, 0, 0] = -3e38
+    x, ivar = images(grid(4), batch)
+    assert x.min() == -LARGEST and np.isfinite(ivar).all()
+
+
+def test_another_number_of_bands_is_refused(cutouts: Any, bands: Any) -> None:
+    with pytest.raises(ValueError, match=r"trained on 3 bands \(g, r, i\), this cutout has 2"):
+        grid(24, n_bands=3)(cutouts(2, 1))
+    with pytest.raises(ValueError, match=r"must have 2 bands, got \[2, 3\]"):
+        three = CutoutBatch(np.ones((2, 3, 8, 8), np.float32), np.ones((2, 3, 8, 8), np.float32))
+        CutoutPreprocessing.fit([cutouts(2, 1), three], bands)
+
+
+def test_json_keeps_everything(cutouts: Any, bands: Any) -> None:
+    fitted = CutoutPreprocessing.fit([cutouts(30, 1)], bands)
+    assert CutoutPreprocessing.from_json(json.loads(json.dumps(fitted.to_json()))) == fitted
