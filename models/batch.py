@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -73,6 +74,8 @@ class Scores:
     """Median flux·√ivar per unmasked pixel for spectra, total over the centre for cutouts."""
     parts: dict[str, np.ndarray]
     """Score components by name, each larger for a more anomalous object, and ``<name>_p``, its own p-value."""
+    windows: list[list[dict[str, Any]]]
+    """For objects with p ≤ 0.05, the windows that depart most from the reconstruction (models/explain.py)."""
     flags: list[set[str]]
     """Remarks by object, such as ``outside-domain``."""
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from models.batch import Batch
+from models.batch import Batch, SpectrumBatch
+from models.cutouts import CutoutPreprocessing
 from models.parts import WINDOWS
-from models.scorer import Scorer
 from models.spectra import SpectrumPreprocessing
+
+if TYPE_CHECKING:
+    from models.scorer import Scorer
 
 LINES = {
     "Lyα": 1215.7, "N V": 1240.8, "Si IV": 1396.8, "C IV": 1549.5, "He II 1640": 1640.4, "Al III": 1857.4,
@@ -88,26 +92,32 @@ def explain(scorer: Scorer, batch: Batch) -> Explanation:
         data = scorer.prepare(batch)
         _, weight = scorer.model.variance(data)
         expected = scorer.model.decode(scorer.model.encode(data).mean)
-        residual = torch.where(weight > 0, data.x - expected, 0.0) * weight.sqrt()
+        residual = (torch.where(weight > 0, data.x - expected, 0.0) * weight.sqrt())[0].cpu().numpy()
         seen = (weight > 0)[0].cpu().numpy()
     combined = scorer.calibration.combined
     surprisal = {name: -math.log10(scores.parts[f"{name}_p"][0]) for name in combined}
     total = sum(surprisal.values()) or 1.0
-    worst = worst_windows(residual[0].cpu().numpy(), seen, scorer.preprocessing.shape)
-    pre = scorer.preprocessing
-    windows: list[SpectralWindow] | list[ImageWindow]
-    if isinstance(pre, SpectrumPreprocessing):
-        redshift = float(np.nan_to_num(batch.redshift[0]))  # type: ignore[union-attr]  # a spectrum, as the model is
-        windows = [_spectral(w, pre.wavelength, redshift) for w in worst]
-    else:
-        windows = [_image(w, pre.bands, pre.size) for w in worst]
+    redshift = float(np.nan_to_num(batch.redshift[0])) if isinstance(batch, SpectrumBatch) else 0.0
     return Explanation(
         flux=np.where(seen, data.x[0].cpu().numpy(), np.nan),
         expected=expected[0].cpu().numpy(),
-        residual=residual[0].cpu().numpy(),
-        windows=windows,
+        residual=residual,
+        windows=windows_of(residual, seen, scorer.preprocessing, redshift),
         shares={name: value / total for name, value in surprisal.items()},
     )
+
+
+def windows_of(
+    residual: np.ndarray,
+    seen: np.ndarray,
+    preprocessing: SpectrumPreprocessing | CutoutPreprocessing,
+    redshift: float,
+) -> list[SpectralWindow] | list[ImageWindow]:
+    """The worst windows of one object, named; ``residual`` in σ and ``seen`` are (n_values,)."""
+    worst = worst_windows(residual, seen, preprocessing.shape)
+    if isinstance(preprocessing, SpectrumPreprocessing):
+        return [_spectral(w, preprocessing.wavelength, redshift) for w in worst]
+    return [_image(w, preprocessing.bands, preprocessing.size) for w in worst]
 
 
 def worst_windows(

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.appearance import Appearance
 from models.mixture import Mixture
 from models.prepared import Prepared
 from models.vae import LOG_2PI, VAE, Posterior
 
-PARTS = ("misfit", "window", "quiet", "surprise", "rarity", "remoteness", "domain")
+PARTS = ("misfit", "window", "quiet", "surprise", "rarity", "remoteness", "domain", "appearance")
 WINDOWS = {1: (1, 2, 4, 8, 16, 32, 64), 2: (1, 3, 5, 9, 15)}
 """Window lengths by the number of axes: bins of a spectrum, pixels on a side of a cutout."""
 QUIET = {1: 64, 2: 8}
@@ -36,12 +37,14 @@ class Evidence:
     latent: Tensor
     latent_var: Tensor
     responsibilities: Tensor
+    residual: Tensor
+    """(n, n_values) in σ; 0 where unmeasured."""
     parts: dict[str, np.ndarray]
 
 
 def weigh(
     model: VAE, density: Mixture, clusters: Mixture, neighbours: Tensor, data: Prepared, shape: tuple[int, ...],
-    draws: Tensor,
+    draws: Tensor, appearance: Appearance | None = None,
 ) -> Evidence:  # fmt: skip
     """Every part for n prepared objects.
 
@@ -51,6 +54,7 @@ def weigh(
         shape: (channels, …) of one object's grid.
         draws: (K, L) standard normal draws of the importance-weighted bound, the same for every object, so that
             scores do not depend on what else is in the batch.
+        appearance: of the training cutouts; None for spectra, which have no such part.
     """
     q = model.encode(data)
     variance, weight = model.variance(data)
@@ -74,9 +78,12 @@ def weigh(
         "remoteness": 0.5 * (nearest.mean(1) + 1e-6).log(),
         "domain": torch.from_numpy(data.outside),
     }
+    if appearance is not None:
+        parts["appearance"] = appearance.strangeness(data.x, data.ivar)
     return Evidence(
         elbo, log_px, log_density, chi2, q.mean, q.variance,
         clusters.responsibilities(q.mean.double()),
+        residual,
         {name: value.cpu().double().numpy() for name, value in parts.items()},
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from models.batch import Batch, CutoutBatch, Scores, SpectrumBatch
 from models.bundle import Bundle, load_bundle
 from models.calibration import Calibration, Part
 from models.cutouts import CutoutPreprocessing
+from models.explain import windows_of
 from models.mixture import Mixture
 from models.networks import WIDTHS, Decoder, Encoder
 from models.parts import weigh
@@ -24,6 +26,8 @@ from models.vae import NETWORK_DTYPE, VAE
 Preprocessing = SpectrumPreprocessing | CutoutPreprocessing
 CHUNK = {"spectrum": 256, "cutout": 64}
 """Objects that go through the model at once; scores do not depend on it."""
+EXPLAINED_P = 0.05
+"""Objects with larger p-values get no stored explanation; ``explain`` gives one of any object."""
 N_DRAWS = 8
 """Samples of the importance-weighted bound."""
 
@@ -145,6 +149,7 @@ class Scorer:
         )
         surprisals = self.calibration.surprisals(e.parts, data.covariates)
         score = self.calibration.combine(surprisals)
+        p_value = self.calibration.p_value(score)
         p_values = self.calibration.part_p_values(surprisals)
         flags: list[set[str]] = [{"outside-domain"} if o > 0 else set() for o in data.outside]
         return Scores(
@@ -153,14 +158,26 @@ class Scorer:
             log_density=e.log_density.cpu().numpy(),
             chi2=e.chi2.cpu().numpy(),
             score=score,
-            p_value=self.calibration.p_value(score),
+            p_value=p_value,
             latent=e.latent.float().cpu().numpy(),
             latent_var=e.latent_var.float().cpu().numpy(),
             responsibilities=e.responsibilities.float().cpu().numpy(),
             snr=data.snr,
             parts={**e.parts, **{f"{name}_p": p for name, p in p_values.items()}},
+            windows=self._windows(batch, data, e.residual, p_value),
             flags=flags,
         )
+
+    def _windows(
+        self, batch: Batch, data: Prepared, residual: Tensor, p_value: np.ndarray
+    ) -> list[list[dict[str, Any]]]:
+        out: list[list[dict[str, Any]]] = [[] for _ in p_value]
+        for i in np.flatnonzero(p_value <= EXPLAINED_P):
+            redshift = float(np.nan_to_num(batch.redshift[i])) if isinstance(batch, SpectrumBatch) else 0.0
+            seen = (data.ivar[i] > 0).cpu().numpy()
+            found = windows_of(residual[i].cpu().numpy(), seen, self.preprocessing, redshift)
+            out[i] = [asdict(window) for window in found]
+        return out
 
 
 def calibration_arrays(calibration: Calibration) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -212,10 +229,11 @@ def _concatenate(parts: list[Scores]) -> Scores:
     arrays = {
         name: np.concatenate([getattr(p, name) for p in parts])
         for name in Scores.__dataclass_fields__
-        if name not in ("parts", "flags")
+        if name not in ("parts", "flags", "windows")
     }
     return Scores(
         **arrays,
         parts={name: np.concatenate([p.parts[name] for p in parts]) for name in parts[0].parts},
+        windows=[w for p in parts for w in p.windows],
         flags=[f for p in parts for f in p.flags],
     )

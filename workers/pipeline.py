@@ -193,6 +193,7 @@ def _row(sample: Sample, scores: Scores, i: int, model: str, night: date) -> Sco
         latent=np.asarray(scores.latent[i], np.float32),
         latent_var=np.asarray(scores.latent_var[i], np.float32),
         responsibilities=responsibilities,
+        windows=scores.windows[i],
     )
 
 

@@ -170,6 +170,9 @@ def upgrade() -> None:
         sa.Column("snr", sa.Double(), nullable=False),
         sa.Column("flags", sa.Text(), nullable=False, comment="comma-joined, sorted"),
         sa.Column("parts", JSON, nullable=False, comment="score components by name"),
+        sa.Column(
+            "windows", JSON, nullable=False, comment="what departs most from the reconstruction, for outliers"
+        ),
         sa.ForeignKeyConstraint(["model_id"], ["models.id"], name="fk_scores_model_id"),
         sa.ForeignKeyConstraint(["observation_id"], ["observations.id"], name="fk_scores_observation_id"),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_scores_run_id"),

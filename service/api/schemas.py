@@ -37,7 +37,8 @@ SPECTRUM_ROW: dict[str, Any] = {
     "lens_fraction": None,
     "snr": 14.2,
     "flags": "",
-    "parts": {"reconstruction": 2.8, "reconstruction_p": 0.004},
+    "parts": {"misfit": 0.8, "misfit_p": 0.004},
+    "windows": [{"significance": 9.3, "low": 4860.1, "high": 4866.4, "line": "Hβ"}],
 }
 
 
@@ -67,6 +68,10 @@ class Row(BaseModel):
     snr: float
     flags: str = Field(description="remarks, comma-joined")
     parts: dict[str, float | None] = Field(description="score components by name")
+    windows: list[dict[str, Any]] = Field(
+        description="for outliers, what departs most from the reconstruction: stretches of the rest-frame spectrum "
+        "with the nearest known line, or squares of the cutout with band, radius and position angle"
+    )
 
 
 class Neighbour(Row):

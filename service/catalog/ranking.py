@@ -101,6 +101,7 @@ def select_rows() -> sa.Select[Any]:
             *(scores.c[name] for name in of_scores),
             scores.c.flags,
             scores.c.parts,
+            scores.c.windows,
             observations.c.reader_flags,
             observations.c.duplicate,
             embeddings.c.responsibilities,
@@ -131,7 +132,7 @@ def finish_rows(
         derived = {"lens_fraction": lens_fraction, "flags": ",".join(sorted(flags))}
         rows.append(
             {name: derived[name] if name in derived else row[name] for name in NAMES}
-            | {"parts": row["parts"]}
+            | {"parts": row["parts"], "windows": row["windows"]}
         )
     return rows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,8 @@ class ScoredRow:
     """(n_latent,) float32"""
     responsibilities: np.ndarray
     """(n_clusters,) float32"""
+    windows: list[dict[str, Any]] = field(default_factory=list)
+    """What departs most from the reconstruction, for outliers; JSON values."""
 
 
 @dataclass(slots=True)

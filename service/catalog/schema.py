@@ -161,6 +161,9 @@ scores = sa.Table(
     sa.Column("snr", sa.Double, nullable=False),
     sa.Column("flags", CleanText, nullable=False, comment="comma-joined, sorted"),
     sa.Column("parts", Json, nullable=False, comment="score components by name"),
+    sa.Column(
+        "windows", Json, nullable=False, comment="what departs most from the reconstruction, for outliers"
+    ),
 )
 # Keyset pages of one model's ranking walk this index.
 sa.Index("ix_scores_ranking", scores.c.model_id, scores.c.score.desc(), scores.c.observation_id)

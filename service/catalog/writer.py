@@ -184,13 +184,14 @@ def _write_scores(
             "cluster": int(row.cluster),
             "flags": ",".join(sorted(row.flags)),
             "parts": finite_json({name: float(value) for name, value in row.parts.items()}),
+            "windows": finite_json(row.windows),
         }
         for key, row in zip(keys, order, strict=True)
     ]
     # A batch that comes twice keeps the q-values its run has found.
     excluded = insert_into(connection, scores).excluded
     same = sa.and_(scores.c.run_id == excluded.run_id, scores.c.p_value == excluded.p_value)
-    update = [*NUMBERS, "run_id", "scored_at", "cluster", "flags", "parts"]
+    update = [*NUMBERS, "run_id", "scored_at", "cluster", "flags", "parts", "windows"]
     upsert(
         connection, scores, values, ["observation_id", "model_id"], update,
         {"q_value": sa.case((same, scores.c.q_value), else_=None)},

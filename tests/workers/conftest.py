@@ -50,6 +50,7 @@ class FakeScorer:
             responsibilities=np.tile(np.float32([0.25, 0.75]), (n, 1)),
             snr=np.full(n, 10.0),
             parts={"density": first},
+            windows=[[] for _ in range(n)],
             flags=[{"outside-domain"} if value > 100 else set() for value in first],
         )
 
