@@ -156,8 +156,11 @@ def _binned(
     inside = (column >= 0) & (column < n_values) & (batch.ivar > 0)
     flat = (np.arange(n)[:, None] * n_values + column)[inside]
     weight = batch.ivar[inside].astype(np.float64)
-    ivar = np.bincount(flat, weight, n * n_values).reshape(n, n_values)
-    total = np.bincount(flat, weight * batch.flux[inside], n * n_values).reshape(n, n_values)
+    # bincount of nothing at all counts in integers
+    ivar = np.bincount(flat, weight, n * n_values).reshape(n, n_values).astype(np.float64)
+    total = (
+        np.bincount(flat, weight * batch.flux[inside], n * n_values).reshape(n, n_values).astype(np.float64)
+    )
     return np.divide(total, ivar, out=np.zeros_like(total), where=ivar > 0), ivar
 
 
