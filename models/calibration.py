@@ -19,7 +19,7 @@ import numpy as np
 
 COMBINED = {
     "spectrum": ("misfit", "window", "rarity", "domain"),
-    "cutout": ("misfit", "window", "quiet", "rarity", "domain"),
+    "cutout": ("appearance", "domain"),
 }
 """Parts that the score is the maximum of; docs/science.md has the evidence."""
 UNCONDITIONAL = ("domain",)

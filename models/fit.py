@@ -14,6 +14,7 @@ import sklearn
 import torch
 
 from models import parts as score_parts
+from models.appearance import Appearance
 from models.batch import CutoutBatch, SpectrumBatch
 from models.bundle import FORMAT, Bundle
 from models.calibration import COMBINED, Calibration
@@ -132,8 +133,11 @@ def _fit(
     chosen = np.random.default_rng([seed, 2]).permutation(len(latents))[:MAX_NEIGHBOURS]
     neighbours = latents[torch.from_numpy(chosen)]
     draws = torch.randn((N_DRAWS, n_latent), generator=torch.Generator().manual_seed(0))
+    appearance = None
+    if kind == "cutout":
+        appearance = Appearance.fit(train.x[:MAX_NEIGHBOURS], train.ivar[:MAX_NEIGHBOURS], shape)
     weighed, chi2 = _weigh_all(
-        model, density, clusters, neighbours, calibration_set, shape, draws, CHUNK[kind]
+        model, density, clusters, neighbours, calibration_set, shape, draws, appearance, CHUNK[kind]
     )
     calibration = Calibration.fit(weighed, calibration_set.covariates, COMBINED[kind])
     resume.done()
@@ -174,6 +178,7 @@ def _fit(
             **_mixture_arrays("clusters", clusters),
             **arrays,
             "neighbours": neighbours.numpy(),
+            **({f"appearance.{k}": v for k, v in appearance.arrays().items()} if appearance else {}),
         },
     )  # fmt: skip
 
@@ -191,12 +196,12 @@ def _embed(model: VAE, data: Prepared, size: int) -> tuple[torch.Tensor, torch.T
 
 def _weigh_all(
     model: VAE, density: Mixture, clusters: Mixture, neighbours: torch.Tensor, data: Prepared, shape: tuple[int, ...],
-    draws: torch.Tensor, size: int,
+    draws: torch.Tensor, appearance: Appearance | None, size: int,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:  # fmt: skip
     with torch.no_grad():
         out = [
             score_parts.weigh(
-                model, density, clusters, neighbours, data.rows(slice(k, k + size)), shape, draws
+                model, density, clusters, neighbours, data.rows(slice(k, k + size)), shape, draws, appearance
             )
             for k in range(0, len(data), size)
         ]

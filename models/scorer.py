@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.appearance import Appearance
 from models.batch import Batch, CutoutBatch, Scores, SpectrumBatch
 from models.bundle import Bundle, load_bundle
 from models.calibration import Calibration, Part
@@ -48,7 +49,7 @@ class Scorer:
 
     def __init__(
         self, spec: dict[str, Any], preprocessing: Preprocessing, model: VAE, density: Mixture, clusters: Mixture,
-        neighbours: Tensor, calibration: Calibration, device: torch.device,
+        neighbours: Tensor, calibration: Calibration, device: torch.device, appearance: Appearance | None = None,
     ) -> None:  # fmt: skip
         self.spec = spec
         self.kind: str = spec["kind"]
@@ -62,6 +63,7 @@ class Scorer:
         self.neighbours = neighbours.double().to(device)
         self.calibration = calibration
         self.device = device
+        self.appearance = appearance
         draws = torch.randn(
             (N_DRAWS, model.n_latent), generator=torch.Generator().manual_seed(0), dtype=torch.float64
         )
@@ -103,6 +105,7 @@ class Scorer:
             )
             return Mixture(weights, means, covariances)
 
+        seen = {k.removeprefix("appearance."): v for k, v in arrays.items() if k.startswith("appearance.")}
         return cls(
             spec,
             preprocessing,
@@ -112,6 +115,7 @@ class Scorer:
             arrays["neighbours"],
             _calibration_from(bundle),
             device,
+            Appearance.from_arrays(seen, preprocessing.shape, device) if seen else None,
         )
 
     def score(self, batch: Batch) -> Scores:
@@ -146,6 +150,7 @@ class Scorer:
             data,
             self.preprocessing.shape,
             self._draws,
+            self.appearance,
         )
         surprisals = self.calibration.surprisals(e.parts, data.covariates)
         score = self.calibration.combine(surprisals)
