@@ -108,7 +108,7 @@ def scorer(request: pytest.FixtureRequest, scorers: dict[str, Scorer]) -> Scorer
 
 
 def with_networks(bundle: Bundle, scale: float = 0.05) -> Bundle:
-    """The same model with untrained networks, whose last layers have weights of ``scale`` instead of 0."""
+    """The same model with untrained networks, whose last layers have weights of about ``scale``."""
     torch.manual_seed(0)
     scorer_shape = Scorer.from_parts(bundle, torch.device("cpu")).preprocessing.shape
     size = (scorer_shape, bundle.spec["network"]["n_latent"], WIDTHS[bundle.spec["kind"]])
@@ -127,8 +127,15 @@ def with_networks(bundle: Bundle, scale: float = 0.05) -> Bundle:
 
 def numbers(scores: Scores) -> dict[str, np.ndarray]:
     """Every array of Scores by name, parts included."""
-    names = [name for name in Scores.__dataclass_fields__ if name not in ("parts", "flags")]
-    return {name: getattr(scores, name) for name in names} | {f"part {k}": v for k, v in scores.parts.items()}
+    fields = {name: getattr(scores, name) for name in Scores.__dataclass_fields__}
+    arrays = {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
+    return arrays | {f"part {name}": value for name, value in scores.parts.items()}
+
+
+@pytest.fixture(scope="session", name="with_networks")
+def _with_networks() -> Callable[..., Bundle]:
+    """(bundle, scale) → the same model with untrained networks, whose last layers have weights of about ``scale``."""
+    return with_networks
 
 
 @pytest.fixture(scope="session", name="numbers")
