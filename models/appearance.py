@@ -3,11 +3,11 @@
 The VAE's residuals of bright images are ruled by their brightest neighbours and their own cores. This looks at the
 image itself instead, through numbers that a rotation or a mirror hardly changes: in rings around the centre, the mean
 brightness and the power of a starlet transform (an undecimated wavelet; Starck, Fadili & Murtagh 2007, IEEE TIP 16,
-297) of four channels,
+297) of
 
 - each band (noise texture, clumps, lost or copied data),
-- each pair of neighbouring bands' difference (colour, and what is in one band only),
-- the part of both that is odd under half a turn (arcs, companions, trails).
+- each band's part that is odd under half a turn (arcs, companions, trails), its power only,
+- each pair of neighbouring bands' difference (colour, and what is in one band only).
 
 An object is as strange as it is far from its nearest training objects in the whitened space of these numbers, which
 assumes no shape of the distribution (Ramaswamy, Rastogi & Shim 2000, SIGMOD).
@@ -30,6 +30,8 @@ FEWEST = 3
 """Measured pixels at or below which a ring says nothing."""
 FLOOR = 1e-5
 """Power that counts as none, squared units of the stretched flux."""
+HUGE = 1e15
+"""Stretched flux beyond which squares would leave single precision."""
 LINEAR = 3.0
 """Deviations, in robust σ, beyond which a number counts by its logarithm only: no single one decides."""
 RIDGE = 0.3
@@ -59,13 +61,11 @@ class Appearance:
     def fit(cls, x: Tensor, ivar: Tensor, shape: tuple[int, ...]) -> Appearance:
         """Learn from n prepared training cutouts, both (n, n_values)."""
         values = torch.cat([describe(x[k : k + 64], ivar[k : k + 64], shape) for k in range(0, len(x), 64)])
-        low, centre, high = torch.nanquantile(
-            values.double(), torch.tensor([0.16, 0.5, 0.84]).double(), dim=0
-        )
+        low, centre, high = torch.nanquantile(values, torch.tensor([0.16, 0.5, 0.84]).double(), dim=0)
         out = cls(
             shape, centre, ((high - low) / 2).clamp(min=1e-3), torch.eye(len(centre)).double(), values[:0]
         )
-        standard = out._standardise(values.double())
+        standard = out._standardise(values)
         out.whitener = _whitener(standard)
         distance = ((standard @ out.whitener) ** 2).sum(1)
         out.whitener = _whitener(standard[distance <= distance.quantile(1 - TRIMMED)])
@@ -86,11 +86,15 @@ class Appearance:
         return {k: getattr(self, k).float().numpy() for k in ("centre", "spread", "whitener", "neighbours")}
 
     @classmethod
-    def from_arrays(
-        cls, arrays: dict[str, Tensor], shape: tuple[int, ...], device: torch.device
-    ) -> Appearance:
-        """The inverse of ``arrays``, in double precision on the device."""
-        return cls(shape, **{k: v.double().to(device) for k, v in arrays.items()})
+    def from_arrays(cls, arrays: dict[str, Tensor], shape: tuple[int, ...]) -> Appearance:
+        """The inverse of ``arrays``, in double precision."""
+        return cls(shape, **{k: v.double() for k, v in arrays.items()})
+
+    def to(self, device: torch.device) -> Appearance:
+        """The same elsewhere."""
+        return Appearance(
+            self.shape, *(getattr(self, k).to(device) for k in ("centre", "spread", "whitener", "neighbours"))
+        )
 
     def _standardise(self, values: Tensor) -> Tensor:
         # what an object or the whole training set lacks is taken as typical
@@ -104,17 +108,18 @@ def _whitener(standard: Tensor) -> Tensor:
 
 
 def describe(x: Tensor, ivar: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The numbers described above, (n, n_features) for n cutouts as (n, n_values); NaN where nothing is measured."""
-    image, seen = x.reshape(-1, *shape), (ivar > 0).to(x.dtype).reshape(-1, *shape)
-    rings = _rings(shape[1:]).to(x)
+    """What is described above, (n, n_features) float64 for cutouts (n, n_values); NaN where nothing is measured."""
+    # wavelets in single precision for speed; sums in double, so that a row does not depend on the rows beside it
+    image = torch.where(ivar > 0, x, 0.0).clamp(-HUGE, HUGE).float().reshape(-1, *shape)
+    seen = (ivar > 0).float().reshape(-1, *shape)
+    rings = _rings(shape[1:]).to(x.device)
     out = []
-    for channel, weight, symmetric in _channels(torch.where(seen > 0, image, 0.0), seen):
-        count = weight.flatten(2) @ rings
+    for channel, weight, symmetric in _channels(image, seen):
+        count = weight.double().flatten(2) @ rings
 
         def ring_mean(value: Tensor, count: Tensor = count) -> Tensor:
-            return torch.where(
-                count > FEWEST, (value.flatten(2) @ rings) / count.clamp(min=1), torch.nan
-            ).flatten(1)
+            total = value.double().flatten(2) @ rings
+            return torch.where(count > FEWEST, total / count.clamp(min=1), torch.nan).flatten(1)
 
         if symmetric:
             out.append(ring_mean(channel))
@@ -124,15 +129,13 @@ def describe(x: Tensor, ivar: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _channels(image: Tensor, seen: Tensor) -> Iterator[tuple[Tensor, Tensor, bool]]:
-    """(value, weight, symmetric?) of bands and colours and of their odd parts; value and weight 0 where unmeasured."""
-    both = seen[:, 1:] * seen[:, :-1]
-    pairs = [(image, seen)]
+    """(value, weight, symmetric?) of the bands, their odd parts and the colours; 0 where unmeasured."""
+    yield image, seen, True
+    matched = seen * seen.flip(-1, -2)
+    yield matched * (image - image.flip(-1, -2)), matched, False
     if image.shape[1] > 1:
-        pairs.append((both * (image[:, :-1] - image[:, 1:]), both))
-    for value, weight in pairs:
-        yield value, weight, True
-        matched = weight * weight.flip(-1, -2)
-        yield matched * (value - value.flip(-1, -2)), matched, False
+        both = seen[:, 1:] * seen[:, :-1]
+        yield both * (image[:, :-1] - image[:, 1:]), both, True
 
 
 def _starlet(value: Tensor, weight: Tensor) -> Iterator[Tensor]:

@@ -20,8 +20,10 @@ import numpy as np
 COMBINED = {
     "spectrum": ("misfit", "window", "rarity", "domain"),
     "cutout": ("appearance", "domain"),
+    "filled": ("appearance", "rarity", "remoteness", "domain"),
 }
-"""Parts that the score is the maximum of; docs/science.md has the evidence."""
+"""Parts that the score is the maximum of, for spectra, sources on a sky, and images that are filled, where place and
+orientation matter, which ``appearance`` hardly sees; docs/science.md has the evidence."""
 UNCONDITIONAL = ("domain",)
 """Parts that are zero for nearly everything and so have no typical value to be standardised by."""
 TAIL_SHARE = 0.1

@@ -90,8 +90,8 @@ def explain(scorer: Scorer, batch: Batch) -> Explanation:
     scores = scorer.score(batch)
     with torch.no_grad():
         data = scorer.prepare(batch)
-        _, weight = scorer.model.variance(data)
-        expected = scorer.model.decode(scorer.model.encode(data).mean)
+        _, weight = scorer.fitted.model.variance(data)
+        expected = scorer.fitted.model.decode(scorer.fitted.model.encode(data).mean)
         residual = (torch.where(weight > 0, data.x - expected, 0.0) * weight.sqrt())[0].cpu().numpy()
         seen = (weight > 0)[0].cpu().numpy()
     combined = scorer.calibration.combined

@@ -13,15 +13,17 @@ import numpy as np
 import sklearn
 import torch
 
-from models import parts as score_parts
 from models.appearance import Appearance
 from models.batch import CutoutBatch, SpectrumBatch
 from models.bundle import FORMAT, Bundle
 from models.calibration import COMBINED, Calibration
 from models.cutouts import CutoutPreprocessing
-from models.mixture import Mixture, fit_clusters, fit_density
+from models.fitted import Fitted
+from models.flow import MIN_OBJECTS, LatentFlow
+from models.mixture import fit_clusters, fit_density
+from models.parts import weigh
 from models.prepared import Prepared
-from models.scorer import CHUNK, N_DRAWS, Preprocessing, calibration_arrays
+from models.scorer import CHUNK, Preprocessing, calibration_arrays
 from models.spectra import SpectrumPreprocessing
 from models.training import Progress, Resume, choose_n_latent, fit_linear, fit_network
 from models.vae import VAE
@@ -132,18 +134,17 @@ def _fit(
     clusters = fit_clusters(latents.double().numpy(), 24, seed)
     chosen = np.random.default_rng([seed, 2]).permutation(len(latents))[:MAX_NEIGHBOURS]
     neighbours = latents[torch.from_numpy(chosen)]
-    draws = torch.randn((N_DRAWS, n_latent), generator=torch.Generator().manual_seed(0))
-    appearance = None
-    if kind == "cutout":
+    flow = LatentFlow.fit(latents, covariances, seed) if len(latents) >= MIN_OBJECTS else None
+    appearance, combination = None, kind
+    if isinstance(preprocessing, CutoutPreprocessing):
+        combination = "filled" if preprocessing.stretch == "linear" else kind
         appearance = Appearance.fit(train.x[:MAX_NEIGHBOURS], train.ivar[:MAX_NEIGHBOURS], shape)
-    weighed, chi2 = _weigh_all(
-        model, density, clusters, neighbours, calibration_set, shape, draws, appearance, CHUNK[kind]
-    )
-    calibration = Calibration.fit(weighed, calibration_set.covariates, COMBINED[kind])
+    fitted = Fitted(kind, shape, model, density, clusters, neighbours, flow, appearance)
+    weighed, chi2 = _weigh_all(fitted, calibration_set)
+    calibration = Calibration.fit(weighed, calibration_set.covariates, COMBINED[combination])
     resume.done()
     thirds = np.array_split(chi2[np.argsort(calibration_set.snr)], 3)
     spec, arrays = calibration_arrays(calibration)
-    networks = model.encoder is not None
     return Bundle(
         {
             "format": FORMAT,
@@ -152,11 +153,7 @@ def _fit(
             "kind": kind,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "preprocessing": preprocessing.to_json(),
-            "network": {
-                "n_latent": n_latent,
-                "convolutional": networks,
-                "parameters": sum(p.numel() for p in model.parameters()),
-            },
+            "network": fitted.describe(),
             "calibration": spec,
             "training": {
                 "fingerprint": fingerprint, "seed": seed, "epochs": epochs,
@@ -172,14 +169,7 @@ def _fit(
                 "scikit-learn": sklearn.__version__,
             },
         },
-        {
-            **{f"vae.{k}": v.detach().numpy() for k, v in model.state_dict().items()},
-            **_mixture_arrays("density", density),
-            **_mixture_arrays("clusters", clusters),
-            **arrays,
-            "neighbours": neighbours.numpy(),
-            **({f"appearance.{k}": v for k, v in appearance.arrays().items()} if appearance else {}),
-        },
+        fitted.arrays() | arrays,
     )  # fmt: skip
 
 
@@ -194,21 +184,10 @@ def _embed(model: VAE, data: Prepared, size: int) -> tuple[torch.Tensor, torch.T
     return torch.cat([p.mean for p in q]), torch.cat([p.covariance for p in q])
 
 
-def _weigh_all(
-    model: VAE, density: Mixture, clusters: Mixture, neighbours: torch.Tensor, data: Prepared, shape: tuple[int, ...],
-    draws: torch.Tensor, appearance: Appearance | None, size: int,
-) -> tuple[dict[str, np.ndarray], np.ndarray]:  # fmt: skip
+def _weigh_all(fitted: Fitted, data: Prepared) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """All parts by name, and χ² per degree of freedom, both (n,)."""
+    size = CHUNK[fitted.kind]
     with torch.no_grad():
-        out = [
-            score_parts.weigh(
-                model, density, clusters, neighbours, data.rows(slice(k, k + size)), shape, draws, appearance
-            )
-            for k in range(0, len(data), size)
-        ]
-    return {k: np.concatenate([e.parts[k] for e in out]) for k in out[0].parts}, torch.cat(
-        [e.chi2 for e in out]
-    ).numpy()
-
-
-def _mixture_arrays(name: str, mixture: Mixture) -> dict[str, np.ndarray]:
-    return {f"{name}.{k}": getattr(mixture, k).numpy() for k in ("weights", "means", "covariances")}
+        found = [weigh(fitted, data.rows(slice(k, k + size))) for k in range(0, len(data), size)]
+    parts = {name: np.concatenate([e.parts[name] for e in found]) for name in found[0].parts}
+    return parts, torch.cat([e.chi2 for e in found]).numpy()

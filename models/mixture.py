@@ -30,6 +30,14 @@ class Mixture:
     covariances: Tensor
     """(K, L, L) float64."""
 
+    def to(self, device: torch.device) -> Mixture:
+        """The same elsewhere."""
+        return Mixture(self.weights.to(device), self.means.to(device), self.covariances.to(device))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a bundle keeps."""
+        return {k: getattr(self, k).numpy() for k in ("weights", "means", "covariances")}
+
     def log_joint(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """log weight_k + log N(x_i; mean_k, covariance_k + noise_i), (n, K) nats.
 

@@ -14,12 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.appearance import Appearance
-from models.mixture import Mixture
+from models.fitted import Fitted
 from models.prepared import Prepared
 from models.vae import LOG_2PI, VAE, Posterior
 
-PARTS = ("misfit", "window", "quiet", "surprise", "rarity", "remoteness", "domain", "appearance")
+PARTS = (
+    "misfit", "window", "quiet", "surprise", "rarity", "remoteness", "divergence", "domain", "flow", "appearance",
+)  # fmt: skip
+"""All there are; spectra have no appearance, and small training sets no flow."""
+N_DRAWS = 8
+"""Samples of the importance-weighted bound."""
 WINDOWS = {1: (1, 2, 4, 8, 16, 32, 64), 2: (1, 3, 5, 9, 15)}
 """Window lengths by the number of axes: bins of a spectrum, pixels on a side of a cutout."""
 QUIET = {1: 64, 2: 8}
@@ -42,33 +46,23 @@ class Evidence:
     parts: dict[str, np.ndarray]
 
 
-def weigh(
-    model: VAE, density: Mixture, clusters: Mixture, neighbours: Tensor, data: Prepared, shape: tuple[int, ...],
-    draws: Tensor, appearance: Appearance | None = None,
-) -> Evidence:  # fmt: skip
-    """Every part for n prepared objects.
-
-    Args:
-        density, clusters: mixtures over the latent space (rarity; lensing clusters).
-        neighbours: (m, L) latents of the training set, for the distance to the nearest of them.
-        shape: (channels, …) of one object's grid.
-        draws: (K, L) standard normal draws of the importance-weighted bound, the same for every object, so that
-            scores do not depend on what else is in the batch.
-        appearance: of the training cutouts; None for spectra, which have no such part.
-    """
+def weigh(fitted: Fitted, data: Prepared) -> Evidence:
+    """Every part for n prepared objects, each independent of the others in the batch."""
+    model, shape = fitted.model, fitted.shape
     q = model.encode(data)
     variance, weight = model.variance(data)
     measured = (weight > 0).sum(1)
     residual = torch.where(weight > 0, data.x - model.decode(q.mean), 0.0) * weight.sqrt()
     chi2 = (residual**2).sum(1) / (measured - model.n_latent).clamp(min=1)
-    elbo, log_px = _bounds(model, data, q, draws)
+    elbo, log_px = _bounds(model, data, q)
     covariance = q.covariance
-    log_density = density.log_prob(q.mean.double(), covariance.double())
+    latent = q.mean.double()
+    log_density = fitted.density.log_prob(latent, covariance.double())
     # log p(x) relative to a perfect reconstruction, so that the noise level and the coverage drop out
     best = -0.5 * (torch.where(weight > 0, variance.log() + LOG_2PI + 1, 0.0)).sum(1)
-    mean_square = (neighbours**2).sum(1)
-    distance = (q.mean**2).sum(1, keepdim=True) - 2 * q.mean @ neighbours.T + mean_square
-    nearest = distance.topk(min(10, len(neighbours)), dim=1, largest=False).values.clamp(min=0)
+    near = fitted.neighbours
+    distance = (q.mean**2).sum(1, keepdim=True) - 2 * q.mean @ near.T + (near**2).sum(1)
+    nearest = distance.topk(min(10, len(near)), dim=1, largest=False).values.clamp(min=0)
     parts = {
         "misfit": chi2.clamp(min=1e-3).log(),
         "window": _worst_window(residual, weight, shape).log(),
@@ -76,21 +70,26 @@ def weigh(
         "surprise": (best - log_px) / measured.clamp(min=1).sqrt(),
         "rarity": -log_density,
         "remoteness": 0.5 * (nearest.mean(1) + 1e-6).log(),
+        "divergence": q.kl(),
         "domain": torch.from_numpy(data.outside),
     }
-    if appearance is not None:
-        parts["appearance"] = appearance.strangeness(data.x, data.ivar)
+    if fitted.flow is not None:
+        parts["flow"] = -fitted.flow.log_prob(q.mean)
+    if fitted.appearance is not None:
+        parts["appearance"] = fitted.appearance.strangeness(data.x, data.ivar)
     return Evidence(
         elbo, log_px, log_density, chi2, q.mean, q.variance,
-        clusters.responsibilities(q.mean.double()),
+        fitted.clusters.responsibilities(latent),
         residual,
         {name: value.cpu().double().numpy() for name, value in parts.items()},
     )  # fmt: skip
 
 
-def _bounds(model: VAE, data: Prepared, q: Posterior, draws: Tensor) -> tuple[Tensor, Tensor]:
-    """ELBO and importance-weighted bound, (n,) nats, from the same draws."""
+def _bounds(model: VAE, data: Prepared, q: Posterior) -> tuple[Tensor, Tensor]:
+    """ELBO and importance-weighted bound, (n,) nats, from the same draws for every object and every call."""
     log_likelihood, log_weight = [], []
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn((N_DRAWS, model.n_latent), generator=generator, dtype=torch.float64).to(q.mean)
     for eps in draws:
         z = q.sample(eps)
         likelihood = model.log_likelihood(data, z)

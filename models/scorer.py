@@ -11,26 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.appearance import Appearance
 from models.batch import Batch, CutoutBatch, Scores, SpectrumBatch
 from models.bundle import Bundle, load_bundle
 from models.calibration import Calibration, Part
 from models.cutouts import CutoutPreprocessing
 from models.explain import windows_of
-from models.mixture import Mixture
-from models.networks import WIDTHS, Decoder, Encoder
+from models.fitted import Fitted
 from models.parts import weigh
 from models.prepared import Prepared
 from models.spectra import SpectrumPreprocessing
-from models.vae import NETWORK_DTYPE, VAE
 
 Preprocessing = SpectrumPreprocessing | CutoutPreprocessing
 CHUNK = {"spectrum": 256, "cutout": 64}
 """Objects that go through the model at once; scores do not depend on it."""
 EXPLAINED_P = 0.05
 """Objects with larger p-values get no stored explanation; ``explain`` gives one of any object."""
-N_DRAWS = 8
-"""Samples of the importance-weighted bound."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -48,26 +43,19 @@ class Scorer:
     """A trained model ready to score; immutable, and the same for any batch size."""
 
     def __init__(
-        self, spec: dict[str, Any], preprocessing: Preprocessing, model: VAE, density: Mixture, clusters: Mixture,
-        neighbours: Tensor, calibration: Calibration, device: torch.device, appearance: Appearance | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        spec: dict[str, Any],
+        preprocessing: Preprocessing,
+        fitted: Fitted,
+        calibration: Calibration,
+        device: torch.device,
+    ) -> None:
         self.spec = spec
         self.kind: str = spec["kind"]
         self.preprocessing = preprocessing
-        # sums run in double precision so that a row does not depend on the rows beside it; the networks do not need it
-        self.model = model.double().to(device).eval()
-        for network in (self.model.encoder, self.model.decoder):
-            if network is not None:
-                network.to(NETWORK_DTYPE)
-        self.density, self.clusters = density, clusters
-        self.neighbours = neighbours.double().to(device)
+        self.fitted = fitted.for_scoring(device)
         self.calibration = calibration
         self.device = device
-        self.appearance = appearance
-        draws = torch.randn(
-            (N_DRAWS, model.n_latent), generator=torch.Generator().manual_seed(0), dtype=torch.float64
-        )
-        self._draws = draws.to(device)
 
     @property
     def id(self) -> str:
@@ -84,39 +72,15 @@ class Scorer:
 
     @classmethod
     def from_parts(cls, bundle: Bundle, device: torch.device) -> Scorer:
-        spec, arrays = bundle.spec, {k: torch.from_numpy(v) for k, v in bundle.arrays.items()}
+        spec = bundle.spec
         kind = spec["kind"]
         preprocessing: Preprocessing = (
             SpectrumPreprocessing.from_json(spec["preprocessing"])
             if kind == "spectrum"
             else CutoutPreprocessing.from_json(spec["preprocessing"])
         )
-        n_latent = spec["network"]["n_latent"]
-        networks = (None, None)
-        if spec["network"]["convolutional"]:
-            size = (preprocessing.shape, n_latent, WIDTHS[kind])
-            networks = (Encoder(*size), Decoder(*size))  # type: ignore[assignment]
-        model = VAE(arrays["vae.mean"], arrays["vae.basis"], preprocessing.n_noise, *networks)
-        model.load_state_dict({k.removeprefix("vae."): v for k, v in arrays.items() if k.startswith("vae.")})
-
-        def mixture(name: str) -> Mixture:
-            weights, means, covariances = (
-                arrays[f"{name}.{k}"].to(device) for k in ("weights", "means", "covariances")
-            )
-            return Mixture(weights, means, covariances)
-
-        seen = {k.removeprefix("appearance."): v for k, v in arrays.items() if k.startswith("appearance.")}
-        return cls(
-            spec,
-            preprocessing,
-            model,
-            mixture("density"),
-            mixture("clusters"),
-            arrays["neighbours"],
-            _calibration_from(bundle),
-            device,
-            Appearance.from_arrays(seen, preprocessing.shape, device) if seen else None,
-        )
+        fitted = Fitted.from_arrays(kind, preprocessing.shape, spec["network"], bundle.arrays)
+        return cls(spec, preprocessing, fitted, _calibration_from(bundle), device)
 
     def score(self, batch: Batch) -> Scores:
         """Score n objects. Pure: no file, no state, no randomness.
@@ -142,16 +106,7 @@ class Scorer:
 
     def _score(self, batch: Batch) -> Scores:
         data = self.prepare(batch)
-        e = weigh(
-            self.model,
-            self.density,
-            self.clusters,
-            self.neighbours,
-            data,
-            self.preprocessing.shape,
-            self._draws,
-            self.appearance,
-        )
+        e = weigh(self.fitted, data)
         surprisals = self.calibration.surprisals(e.parts, data.covariates)
         score = self.calibration.combine(surprisals)
         p_value = self.calibration.p_value(score)

@@ -32,7 +32,7 @@ def test_shapes_and_ranges(scorer: Scorer, draw: Any, numbers: Any) -> None:
     n_latent = scorer.spec["network"]["n_latent"]
     assert len(scores) == n and len(scores.flags) == n
     assert scores.latent.shape == scores.latent_var.shape == (n, n_latent)
-    assert scores.responsibilities.shape == (n, len(scorer.clusters.weights))
+    assert scores.responsibilities.shape == (n, len(scorer.fitted.clusters.weights))
     np.testing.assert_allclose(scores.responsibilities.sum(1), 1, rtol=1e-6)
     for name, value in numbers(scores).items():
         assert value.dtype == (np.float32 if value.ndim == 2 else np.float64), name
@@ -77,7 +77,7 @@ def test_masked_pixels_do_not_matter(scorer: Scorer, draw: Any, numbers: Any) ->
 def test_scores_do_not_depend_on_the_batch(scorer: Scorer, draw: Any, numbers: Any) -> None:
     """Alone, in company, in another order, and across the scorer's own chunks."""
     # sums are in double precision; the networks in single, whose rounding depends on the rows beside
-    tolerance = 1e-5 if scorer.model.encoder is not None else 1e-9
+    tolerance = 1e-5 if scorer.fitted.model.encoder is not None else 1e-9
     n = CHUNK[scorer.kind] + 9
     batch = draw(scorer.kind, n, 6)
     whole = numbers(scorer.score(batch))
@@ -127,7 +127,7 @@ def test_an_untrained_network_changes_nothing(
     """Its last layers are zero: a model with it is the linear model, which is where its training starts."""
     bundle = with_networks(bundles["small"], 0.0)
     scorer = Scorer.from_bundle(bundle.save(tmp_path), "cpu")
-    assert scorer.model.encoder is not None and scorers["small"].model.encoder is None
+    assert scorer.fitted.model.encoder is not None and scorers["small"].fitted.model.encoder is None
     batch = draw("spectrum", 10, 8)
     expected = numbers(scorers["small"].score(batch))
     for name, value in numbers(scorer.score(batch)).items():
