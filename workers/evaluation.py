@@ -60,7 +60,7 @@ class Evaluation:
 def read_truth(path: Path) -> list[dict[str, str]]:
     """The rows of a truth table, with absolute paths.
 
-    :raises ValueError: when a column is missing or a value is not 0 or 1.
+    :raises ValueError: when a column or a path is missing or a value is not 0 or 1.
     """
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -70,6 +70,8 @@ def read_truth(path: Path) -> list[dict[str, str]]:
     for line, row in enumerate(rows, start=2):
         if row["is_anomaly"] not in ("0", "1"):
             raise ValueError(f"{path}, line {line}: is_anomaly must be 0 or 1, it is {row['is_anomaly']!r}")
+        if not row["path"]:
+            raise ValueError(f"{path}, line {line}: there is no path")
         row["path"] = str((path.parent / row["path"]).absolute())
     return rows
 
@@ -108,6 +110,7 @@ def evaluate(
     thirds = {"S/N": false_positive_rates(p_value[normal], snr[normal])}
     if model_row["kind"] == "spectrum":
         thirds["redshift"] = false_positive_rates(p_value[normal], column("redshift")[normal])
+    figures = {name: ranking_figures(y, value) for name, value in methods.items()}
     classes = np.array([r.get("class", "") for r in rows])
     breakdown = {
         str(kind): {
@@ -122,7 +125,7 @@ def evaluate(
         n_normal=int((y == 0).sum()),
         n_anomalous=int(y.sum()),
         n_unscored=n_unscored,
-        methods={name: ranking_figures(y, value) for name, value in methods.items()},
+        methods=figures,
         classes=breakdown,
         false_positives=thirds,
         false_discovery=false_discovery_proportion(y, q_value, FDR),
@@ -137,7 +140,12 @@ def ranking_auroc(y: np.ndarray, score: np.ndarray) -> float:
 
 
 def prepared(scorer: Scorer, samples: list[Sample]) -> Prepared:
-    """All samples through a model's preprocessing, in their order."""
+    """All samples through a model's preprocessing, in their order.
+
+    :raises ValueError: when there are none.
+    """
+    if not samples:
+        raise ValueError(f"none of the files for the baselines holds a {scorer.kind} that the model takes")
     batches: list[SpectrumBatch | CutoutBatch] = (
         [make_batch(samples[k : k + 256]) for k in range(0, len(samples), 256)]
         if scorer.kind == "spectrum"

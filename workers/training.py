@@ -12,7 +12,7 @@ from typing import Any
 
 from models.batch import CutoutBatch, SpectrumBatch
 from models.bundle import Bundle
-from models.fit import fingerprint, fit_cutouts, fit_spectra
+from models.fit import SMALLEST, fingerprint, fit_cutouts, fit_spectra
 from service.catalog.engine import open_catalog
 from service.catalog.registry import register_model
 from service.catalog.rows import ModelRow
@@ -57,6 +57,8 @@ def train(
         "checkpoint": settings.model_dir / f".{name}.checkpoint",
     }
     try:
+        if not samples:
+            raise ValueError(f"training needs at least {SMALLEST} objects, got 0")
         if kind == "spectrum":
             batch = make_batch(samples)
             if not isinstance(batch, SpectrumBatch):
