@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
+from models import training
 from models.batch import Batch, CutoutBatch, Scores, SpectrumBatch
 from models.bundle import Bundle
 from models.fit import fit_cutouts, fit_spectra
@@ -19,8 +22,7 @@ from models.training import MIN_FOR_NETWORK
 N_PIXELS = 480
 FIRST = 36000
 BANDS = ("g", "i")
-ENOUGH_FOR_NETWORK = 720
-assert 0.7 * ENOUGH_FOR_NETWORK > MIN_FOR_NETWORK
+ENOUGH_FOR_NETWORK = math.ceil(MIN_FOR_NETWORK / 0.7) + 5
 
 
 def draw_spectra(n: int, seed: int) -> SpectrumBatch:
@@ -53,6 +55,16 @@ def draw_cutouts(n: int, seed: int, side: int = 24) -> CutoutBatch:
     return CutoutBatch(np.where(ivar > 0, flux, 0).astype(np.float32), ivar.astype(np.float32))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The arrays here are small: threads that wait for each other on busy cores would take far longer than one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def spectra() -> Callable[[int, int], SpectrumBatch]:
     """(n, seed) → spectra."""
@@ -80,11 +92,13 @@ def draw() -> Callable[[str, int, int], Batch]:
 def bundles() -> dict[str, Bundle]:
     """A bundle of each kind whose training tried the network, and ``small``, of 60 spectra."""
     n = ENOUGH_FOR_NETWORK
-    return {
-        "spectrum": fit_spectra(draw_spectra(n, 1), "tiny", fingerprint="1", epochs=1),
-        "cutout": fit_cutouts([draw_cutouts(n, 2)], BANDS, "tiny", fingerprint="2", epochs=1),
-        "small": fit_spectra(draw_spectra(60, 3), "small", fingerprint="3"),
-    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "LINEAR_EPOCHS", 12)  # simple objects are learned soon
+        return {
+            "spectrum": fit_spectra(draw_spectra(n, 1), "tiny", fingerprint="1", epochs=1),
+            "cutout": fit_cutouts([draw_cutouts(n, 2)], BANDS, "tiny", fingerprint="2", epochs=1),
+            "small": fit_spectra(draw_spectra(60, 3), "small", fingerprint="3"),
+        }
 
 
 @pytest.fixture(scope="session")
@@ -142,9 +156,3 @@ def _with_networks() -> Callable[..., Bundle]:
 def _numbers() -> Callable[[Scores], dict[str, np.ndarray]]:
     """Scores → every array in them by name."""
     return numbers
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """The arrays here are small: threads that wait for each other on busy cores would take far longer than one."""
-    torch.set_num_threads(1)

@@ -33,7 +33,7 @@ def fitted(n: int, seed: int) -> Calibration:
     return Calibration.fit(*world(n, np.random.default_rng([n, seed])), COMBINATION)
 
 
-@pytest.mark.parametrize(("n", "repetitions"), [(18, 60), (60, 40), (300, 20)])
+@pytest.mark.parametrize(("n", "repetitions"), [(18, 40), (60, 30), (300, 15)])
 def test_false_positive_rates_are_the_promised_ones(n: int, repetitions: int) -> None:
     """Averaged over calibration sets: never above α (but for chance), and below it by less than one binomial error.
 
