@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from models import metrics, training
 from models.metrics import RANKING
@@ -39,6 +41,14 @@ class Scored:
     model: str
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The arrays here are small: threads that wait for each other on busy cores would take far longer than one."""
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def few_resamplings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing here is about how exact an interval is."""
@@ -48,7 +58,6 @@ def few_resamplings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module", params=["spectrum", "cutout"])
 def scored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scored:
     """60 training files; a night of 50 with 10 anomalies, one file of which is broken before it is scored."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp(request.param)
     settings = Settings(
         _env_file=None, database_url=f"sqlite:///{folder}/catalog.db", broker_url="memory://",
