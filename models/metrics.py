@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 FALSE_POSITIVE_RATE = 0.01
-N_BOOTSTRAP = 400
+N_BOOTSTRAP = 200
 
 
 @dataclass(frozen=True, slots=True)

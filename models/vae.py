@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from models.prepared import Prepared
 
 LOG_2PI = math.log(2 * math.pi)
+MAX_LOG_SCALE = 0.7
+"""The pipeline's noise is believed within a factor of 2: few objects at the edge of the grid must not say otherwise."""
 NETWORK_DTYPE = torch.float32
 """The networks stay in single precision, also where sums and linear algebra run in double."""
 
@@ -96,7 +98,7 @@ class VAE(nn.Module):
     def variance(self, data: Prepared) -> tuple[Tensor, Tensor]:
         """(variance, weight) of every value, (n, n_values); the weight is 1/variance, exactly 0 where unmeasured."""
         good = data.ivar > 0
-        scale = (2 * self.log_noise_scale).exp()[data.noise_index]
+        scale = (2 * self.log_noise_scale.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE)).exp()[data.noise_index]
         variance = scale / torch.where(good, data.ivar, 1.0) + (2 * self.log_jitter).exp()
         return torch.where(good, variance, 1.0), torch.where(good, 1 / variance, 0.0)
 

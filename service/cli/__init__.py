@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import click
@@ -70,4 +71,6 @@ def main(debug: bool) -> None:
     """Find what survey astronomers have never seen before, in spectra and image cutouts."""
     from service.cli.console import start_logging
 
+    # Before torch and scikit-learn load OpenMP: threads that spin while they wait make a busy machine crawl.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     start_logging("info" if debug else None)
