@@ -87,7 +87,7 @@ def test_filters(filled: sa.Engine) -> None:
 
 def test_rows_have_the_contracts_columns(filled: sa.Engine) -> None:
     row = outliers(filled, Filters(kind="spectrum"), 1).rows[0]
-    assert tuple(row) == (*NAMES, "parts")
+    assert tuple(row) == (*NAMES, "parts", "windows")
     assert tuple(flat(row)) == (*NAMES, "chi2_tail", "chi2_tail_p")
     assert row["model"] == "sdss@0123456789ab" and row["lens_fraction"] is None
 
