@@ -75,7 +75,7 @@ class Scores:
     parts: dict[str, np.ndarray]
     """Score components by name, each larger for a more anomalous object, and ``<name>_p``, its own p-value."""
     windows: list[list[dict[str, Any]]]
-    """For objects with p ≤ 0.05, the windows that depart most from the reconstruction (models/explain.py)."""
+    """For objects with p ≤ 0.05, the windows that depart most from the reconstruction (models/windows.py)."""
     flags: list[set[str]]
     """Remarks by object, such as ``outside-domain``."""
 

@@ -15,11 +15,11 @@ from models.batch import Batch, CutoutBatch, Scores, SpectrumBatch
 from models.bundle import Bundle, load_bundle
 from models.calibration import Calibration, Part
 from models.cutouts import CutoutPreprocessing
-from models.explain import windows_of
 from models.fitted import Fitted
 from models.parts import weigh
 from models.prepared import Prepared
 from models.spectra import SpectrumPreprocessing
+from models.windows import windows_of
 
 Preprocessing = SpectrumPreprocessing | CutoutPreprocessing
 CHUNK = {"spectrum": 256, "cutout": 64}

@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from models.explain import Explanation, ImageWindow, SpectralWindow, explain
+from models.explain import Explanation, explain
 from models.scorer import Scorer
 from models.spectra import SpectrumPreprocessing
+from models.windows import ImageWindow, SpectralWindow
 from workers.batching import Sample, make_batch
 
 if TYPE_CHECKING:

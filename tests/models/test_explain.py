@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from models.batch import CutoutBatch, SpectrumBatch
-from models.explain import explain, worst_windows
+from models.explain import explain
 from models.parts import _worst_window
 from models.scorer import Scorer
+from models.windows import worst_windows
 
 
 def test_a_planted_line_is_named(scorers: dict[str, Scorer], spectra: Any) -> None:
