@@ -2,36 +2,36 @@
 
 The VAE's residuals of bright images are ruled by their brightest neighbours and their own cores. This looks at the
 image itself instead, through numbers that a rotation or a mirror hardly changes: in rings around the centre, the mean
-brightness and the power of a starlet transform (an undecimated wavelet; Starck, Fadili & Murtagh 2007, IEEE TIP 16,
-297) of
+brightness, and the power at every level of a Laplacian pyramid (Burt & Adelson 1983, IEEE Trans. Comm. 31, 532) of
 
 - each band (noise texture, clumps, lost or copied data),
-- each band's part that is odd under half a turn (arcs, companions, trails), its power only,
-- each pair of neighbouring bands' difference (colour, and what is in one band only).
+- each band's part that is odd under half a turn (arcs, companions, trails),
+- each pair of neighbouring bands' difference (colour, and what is in one band only),
 
-An object is as strange as it is far from its nearest training objects in the whitened space of these numbers, which
-assumes no shape of the distribution (Ramaswamy, Rastogi & Shim 2000, SIGMOD).
+the last two from the second level on, since the finest holds little but noise. An object is as strange as it is far
+from its nearest training objects in the whitened space of these numbers, which assumes no shape of the distribution
+(Ramaswamy, Rastogi & Shim 2000, SIGMOD).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from models.cutouts import pooled
+
 RINGS = (0.0, 0.08, 0.16, 0.25, 0.35, 0.47, 0.65, 0.9, 1.5)
 """Radii between rings over half the image's side; the last ring is the corners."""
-SCALES = 5
-"""Wavelet scales of 1, 2, 4 … pixels, as far as they fit."""
-FEWEST = 3
-"""Measured pixels at or below which a ring says nothing."""
+LEVELS = 4
+"""Of the pyramid, as far as the image can be halved."""
+FEWEST = 0.1
+"""Measured share of a ring below which it says nothing."""
 FLOOR = 1e-5
 """Power that counts as none, squared units of the stretched flux."""
-HUGE = 1e15
-"""Stretched flux beyond which squares would leave single precision."""
 LINEAR = 3.0
 """Deviations, in robust σ, beyond which a number counts by its logarithm only: no single one decides."""
 RIDGE = 0.3
@@ -40,14 +40,15 @@ TRIMMED = 0.05
 """Share of the training set, the strangest, that the whitening does not see."""
 NEAREST = 3
 """Neighbours averaged: more than one, so that an anomaly in the training set does not hide those like it."""
+CANDIDATES = 8
+"""Neighbours whose distance is computed again, exactly, after one matrix product has found them."""
+CHUNK = 64
 
 
 @dataclass(slots=True)
 class Appearance:
     """What the training cutouts look like."""
 
-    shape: tuple[int, ...]
-    """(n_bands, size, size) of the model's grid."""
     centre: Tensor
     """(n_features,) median over the training set; NaN where it has no value."""
     spread: Tensor
@@ -58,13 +59,14 @@ class Appearance:
     """(m, n_features) whitened training objects."""
 
     @classmethod
-    def fit(cls, x: Tensor, ivar: Tensor, shape: tuple[int, ...]) -> Appearance:
-        """Learn from n prepared training cutouts, both (n, n_values)."""
-        values = torch.cat([describe(x[k : k + 64], ivar[k : k + 64], shape) for k in range(0, len(x), 64)])
-        low, centre, high = torch.nanquantile(values, torch.tensor([0.16, 0.5, 0.84]).double(), dim=0)
-        out = cls(
-            shape, centre, ((high - low) / 2).clamp(min=1e-3), torch.eye(len(centre)).double(), values[:0]
-        )
+    def fit(cls, image: Tensor, seen: Tensor) -> Appearance:
+        """Learn from n prepared training cutouts, both (n, n_bands, side, side)."""
+        pieces = zip(image.split(CHUNK), seen.split(CHUNK), strict=True)
+        values = torch.cat([describe(*piece) for piece in pieces])
+        low, centre, high = torch.nanquantile(values, torch.tensor([0.16, 0.5, 0.84]), dim=0)
+        # what no training object has (a ring that is never measured) is not looked at
+        centre, spread = torch.nan_to_num(centre), torch.nan_to_num((high - low) / 2, nan=torch.inf)
+        out = cls(centre, spread.clamp(min=1e-3), torch.eye(len(centre)), values[:0])
         standard = out._standardise(values)
         out.whitener = _whitener(standard)
         distance = ((standard @ out.whitener) ** 2).sum(1)
@@ -72,28 +74,29 @@ class Appearance:
         out.neighbours = standard @ out.whitener
         return out
 
-    def strangeness(self, x: Tensor, ivar: Tensor) -> Tensor:
-        """Log of the mean distance to the nearest training objects, (n,)."""
-        white = self._standardise(describe(x, ivar, self.shape)) @ self.whitener
-        squared = (
-            (white**2).sum(1, keepdim=True) - 2 * white @ self.neighbours.T + (self.neighbours**2).sum(1)
-        )
-        nearest = squared.topk(min(NEAREST, len(self.neighbours)), dim=1, largest=False).values
-        return (nearest.clamp(min=0).sqrt().mean(1) + 1e-6).log()
+    def strangeness(self, image: Tensor, seen: Tensor) -> Tensor:
+        """Log of the mean distance to the nearest training objects, (n,) float64."""
+        white = self._standardise(describe(image, seen)) @ self.whitener
+        near = self.neighbours
+        rough = (near**2).sum(1) - 2 * white @ near.T
+        found = near[rough.topk(min(CANDIDATES, len(near)), dim=1, largest=False).indices]
+        distance = ((white[:, None] - found) ** 2).sum(2, dtype=torch.float64).sqrt()
+        nearest = distance.topk(min(NEAREST, len(near)), dim=1, largest=False).values
+        return (nearest.mean(1) + 1e-6).log()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What a bundle keeps, single precision."""
-        return {k: getattr(self, k).float().numpy() for k in ("centre", "spread", "whitener", "neighbours")}
+        """What a bundle keeps."""
+        return {k: getattr(self, k).numpy() for k in ("centre", "spread", "whitener", "neighbours")}
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, Tensor], shape: tuple[int, ...]) -> Appearance:
-        """The inverse of ``arrays``, in double precision."""
-        return cls(shape, **{k: v.double() for k, v in arrays.items()})
+    def from_arrays(cls, arrays: dict[str, Tensor]) -> Appearance:
+        """The inverse of ``arrays``."""
+        return cls(**arrays)
 
     def to(self, device: torch.device) -> Appearance:
         """The same elsewhere."""
         return Appearance(
-            self.shape, *(getattr(self, k).to(device) for k in ("centre", "spread", "whitener", "neighbours"))
+            *(getattr(self, k).to(device) for k in ("centre", "spread", "whitener", "neighbours"))
         )
 
     def _standardise(self, values: Tensor) -> Tensor:
@@ -103,68 +106,93 @@ class Appearance:
 
 
 def _whitener(standard: Tensor) -> Tensor:
-    variance, axes = torch.linalg.eigh(standard.T @ standard / len(standard))
-    return axes / (variance.clamp(min=0) + RIDGE).sqrt()
+    variance, axes = torch.linalg.eigh((standard.T @ standard / len(standard)).double())
+    return (axes / (variance.clamp(min=0) + RIDGE).sqrt()).float()
 
 
-def describe(x: Tensor, ivar: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """What is described above, (n, n_features) float64 for cutouts (n, n_values); NaN where nothing is measured."""
-    # wavelets in single precision for speed; sums in double, so that a row does not depend on the rows beside it
-    image = torch.where(ivar > 0, x, 0.0).clamp(-HUGE, HUGE).float().reshape(-1, *shape)
-    seen = (ivar > 0).float().reshape(-1, *shape)
-    rings = _rings(shape[1:]).to(x.device)
-    out = []
-    for channel, weight, symmetric in _channels(image, seen):
-        count = weight.double().flatten(2) @ rings
+def describe(image: Tensor, seen: Tensor) -> Tensor:
+    """What is described above, (n, n_features) for cutouts (n, n_bands, side, side); NaN where nothing is measured."""
+    n_bands, side = image.shape[1:3]
+    holes = seen.flatten(1).amin(1) == 0
+    image = image.clone()
+    image[holes] = _filled(image[holes], seen[holes])
+    share = _ring_means(seen)
+    shared = torch.minimum(share[:, 1:], share[:, :-1])
 
-        def ring_mean(value: Tensor, count: Tensor = count) -> Tensor:
-            total = value.double().flatten(2) @ rings
-            return torch.where(count > FEWEST, total / count.clamp(min=1), torch.nan).flatten(1)
+    def power(value: Tensor, share: Tensor) -> Tensor:
+        log_power = (_ring_means(value * value) / share.clamp(min=FEWEST) + FLOOR).log()
+        return torch.where(share > FEWEST, log_power, torch.nan).flatten(1)
 
-        if symmetric:
-            out.append(ring_mean(channel))
-        for detail in _starlet(channel, weight):
-            out.append((ring_mean(weight * detail**2) + FLOOR).log())
+    mean = _ring_means(image)
+    out = [torch.where(share > FEWEST, mean, torch.nan).flatten(1)]
+    if n_bands > 1:
+        colour = mean[:, :-1] - mean[:, 1:]
+        out.append(torch.where(shared > FEWEST, colour, torch.nan).flatten(1))
+    for level in range(LEVELS):
+        if side < 2:
+            break
+        coarser = _along_both(image, _halving(side).to(image))
+        detail = image - _along_both(coarser, _doubling(side).to(image))
+        out.append(power(detail, share))
+        if level > 0:
+            out.append(power(detail - detail.flatten(2).flip(-1).reshape(detail.shape), share))
+            if n_bands > 1:
+                out.append(power(detail[:, :-1] - detail[:, 1:], shared))
+        image, side = coarser, coarser.shape[-1]
     return torch.cat(out, 1)
 
 
-def _channels(image: Tensor, seen: Tensor) -> Iterator[tuple[Tensor, Tensor, bool]]:
-    """(value, weight, symmetric?) of the bands, their odd parts and the colours; 0 where unmeasured."""
-    yield image, seen, True
-    matched = seen * seen.flip(-1, -2)
-    yield matched * (image - image.flip(-1, -2)), matched, False
-    if image.shape[1] > 1:
-        both = seen[:, 1:] * seen[:, :-1]
-        yield both * (image[:, :-1] - image[:, 1:]), both, True
+def _filled(image: Tensor, seen: Tensor) -> Tensor:
+    """Unmeasured pixels filled by the mean of the smallest square about them that holds a measured one.
+
+    The squares are 2, 4, 8 … pixels on a side: the push-pull scheme of Gortler et al. 1996 (SIGGRAPH, §3.4).
+    """
+    side = image.shape[-1]
+    if side % 2 or side == 2:
+        total, count = image.sum((-1, -2), keepdim=True), seen.sum((-1, -2), keepdim=True)
+        return image + (1 - seen) * (total / count.clamp(min=1))
+    total, count = pooled(image, 2), pooled(seen, 2)
+    coarse = _filled(total / count.clamp(min=1), count.sign())
+    return image + (1 - seen) * coarse.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
 
-def _starlet(value: Tensor, weight: Tensor) -> Iterator[Tensor]:
-    """Differences of ever smoother images; unmeasured pixels are left out of every smoothing."""
-    total, share, current = value, weight, value
-    for scale in range(SCALES):
-        step = 2**scale
-        if 2 * step >= min(value.shape[-2:]):
-            return
-        total, share = _smooth(total, step), _smooth(share, step)
-        smoother = total / share.clamp(min=1e-6)
-        yield current - smoother
-        current = smoother
+def _along_both(image: Tensor, matrix: Tensor) -> Tensor:
+    """The matrix (side, other side) applied along rows and columns."""
+    return matrix.T @ (image @ matrix)
 
 
-def _smooth(image: Tensor, step: int) -> Tensor:
-    """Weights 1, 2, 1 at distances −step, 0, step along both axes; nothing beyond the edge."""
-    for axis in (-2, -1):
-        rest = image.shape[axis] - step
-        out = 2 * image
-        out.narrow(axis, step, rest).add_(image.narrow(axis, 0, rest))
-        out.narrow(axis, 0, rest).add_(image.narrow(axis, step, rest))
-        image = out / 4
-    return image
+@functools.cache
+def _halving(side: int) -> Tensor:
+    """(side, ⌈side/2⌉): smoothing by 1, 3, 3, 1 and leaving out every other pixel; the edge repeats."""
+    matrix = torch.zeros(side, -(-side // 2))
+    for j in range(matrix.shape[1]):
+        for offset, weight in zip((-1, 0, 1, 2), (1, 3, 3, 1), strict=True):
+            matrix[min(max(2 * j + offset, 0), side - 1), j] += weight / 8
+    return matrix
 
 
-def _rings(shape: tuple[int, ...]) -> Tensor:
-    """(pixels, rings) membership, 0 or 1."""
-    y, x = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2 for side in shape)
-    radius = torch.hypot(y[:, None], x[None]).flatten() / (min(shape) / 2)
-    edges = torch.tensor(RINGS, dtype=torch.float64)
-    return ((radius[:, None] >= edges[:-1]) & (radius[:, None] < edges[1:])).double()
+@functools.cache
+def _doubling(side: int) -> Tensor:
+    """(⌈side/2⌉, side): linear interpolation back; the edge repeats."""
+    half = -(-side // 2)
+    matrix = torch.zeros(half, side)
+    for i in range(side):
+        near, far = i // 2, i // 2 + (1 if i % 2 else -1)
+        matrix[near, i] += 0.75
+        matrix[min(max(far, 0), half - 1), i] += 0.25
+    return matrix
+
+
+def _ring_means(value: Tensor) -> Tensor:
+    """Means over rings of images (n, channels, side, side), (n, channels, rings)."""
+    return value.flatten(2) @ _rings(*value.shape[-2:]).to(value)
+
+
+@functools.cache
+def _rings(height: int, width: int) -> Tensor:
+    """(pixels, rings): 1 over the number of pixels for those in the ring; 0 for a ring that is too narrow to have any."""
+    y, x = (torch.arange(side) - (side - 1) / 2 for side in (height, width))
+    radius = torch.hypot(y[:, None], x[None]).flatten() / (min(height, width) / 2)
+    edges = torch.tensor(RINGS)
+    member = ((radius[:, None] >= edges[:-1]) & (radius[:, None] < edges[1:])).float()
+    return member / member.sum(0).clamp(min=1)

@@ -1,17 +1,24 @@
-"""Cutouts onto the model's grid: whole-pixel binning, centre crop, and a stretch that tames bright cores.
+"""Cutouts onto the model's grids: whole-pixel binning, centre crop, and a stretch that tames bright cores.
 
 Galaxies span four decades of brightness, so their flux is taken as arcsinh(flux / (3 σ)) with σ the cutout's own
 noise (Lupton, Gunn & Szalay 1999, AJ 118, 1406): linear in the sky, logarithmic in the core. Images that are filled
 rather than a source on a sky keep a linear scale. The training set decides which, and the bundle says so.
+
+The image keeps at most 64 pixels on a side, where appearance is judged; the density model sees it binned to at most
+32, which costs a quarter and loses nothing that it could have drawn.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from models.batch import CutoutBatch
 from models.prepared import LARGEST, Prepared
@@ -20,17 +27,23 @@ SOFTENING = 3.0
 """Noise σ at which the stretch turns from linear to logarithmic."""
 MAX_SIZE = 64
 """Larger cutouts are binned by a whole factor until they fit."""
+MAX_DENSITY_SIZE = 32
+"""The same for the grid of the density model."""
+BRIGHTEST = 1e15
+"""Flux over the softening at which it is clipped, so that its square stays finite in single precision."""
 
 
 @dataclass(slots=True)
 class CutoutPreprocessing:
-    """The image grid and stretch of one trained model; ``fit`` makes it, JSON keeps it."""
+    """The image grids and stretch of one trained model; ``fit`` makes it, JSON keeps it."""
 
     bands: tuple[str, ...]
     size: int
-    """Pixels on a side after binning."""
+    """Pixels on a side of the image, after binning."""
     factor: int
-    """Original pixels per side of a binned pixel."""
+    """Original pixels per side of an image pixel."""
+    coarse: int
+    """Image pixels per side of a pixel of the density model."""
     stretch: str
     """``asinh`` or ``linear``."""
     scale: float
@@ -42,10 +55,15 @@ class CutoutPreprocessing:
 
     @property
     def n_values(self) -> int:
-        return len(self.bands) * self.size**2
+        return math.prod(self.shape)
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Of the density model's grid."""
+        return (len(self.bands), self.size // self.coarse, self.size // self.coarse)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
         return (len(self.bands), self.size, self.size)
 
     @property
@@ -74,19 +92,22 @@ class CutoutPreprocessing:
         if len(peak) == 0:
             raise ValueError("no training cutout has a measured pixel")
         filled = float(np.median(shoulder / np.where(peak > 0, peak, np.inf))) > 0.3
+        size = typical // factor
+        coarse = -(-size // MAX_DENSITY_SIZE)
         out = cls(
             bands=tuple(bands),
-            size=typical // factor,
+            size=size - size % coarse,
             factor=factor,
+            coarse=coarse,
             stretch="linear" if filled else "asinh",
             scale=float(np.median(peak)) or 1.0 if filled else 1.0,
             coverage_floor=1.0,
         )
-        coverage = np.concatenate([out._coverage(out._onto_grid(b)[1]) for b in batches])
-        out.coverage_floor = float(np.quantile(coverage, 0.01)) or 1e-3
+        coverage = torch.cat([_coverage(out._onto_grid(b, torch.device("cpu"))[1].sign()) for b in batches])
+        out.coverage_floor = float(np.quantile(coverage.numpy(), 0.01)) or 1e-3
         return out
 
-    def __call__(self, batch: CutoutBatch) -> Prepared:
+    def __call__(self, batch: CutoutBatch, device: torch.device | str = "cpu") -> Prepared:
         """Normalise n cutouts; needs nothing but the batch, so any batch size gives the same rows.
 
         Raises ValueError when the number of bands differs from the training set's.
@@ -96,88 +117,114 @@ class CutoutPreprocessing:
                 f"the model was trained on {len(self.bands)} bands ({', '.join(self.bands)}), "
                 f"this cutout has {batch.flux.shape[1]}"
             )
-        flux, ivar = self._onto_grid(batch)
+        flux, ivar = self._onto_grid(batch, device)
+        seen = ivar.sign()  # 1 where measured; several times as fast as a comparison on a CPU
         sigma = _typical_sigma(ivar)
+        # the stretch is y → asinh(y) or y itself, for y in units of ``unit``; ivar follows by its slope
+        unit = SOFTENING * sigma[:, :, None, None] if self.stretch == "asinh" else self.scale
+        y = (flux / unit).clamp_(-BRIGHTEST, BRIGHTEST)
+        weight = ivar * unit * unit
         if self.stretch == "asinh":
-            soft = SOFTENING * sigma[:, :, None, None]
-            x, ivar_x = np.arcsinh(flux / soft), ivar * (flux**2 + soft**2)
-        else:
-            x, ivar_x = flux / self.scale, ivar * self.scale**2
-        x = np.where(ivar > 0, np.clip(x, -LARGEST, LARGEST), 0)
+            weight *= y**2 + 1
+            y = _asinh(y)
+        image = y.clamp_(-LARGEST, LARGEST).mul_(seen)
+        x, ivar_x = _binned(image, weight, self.coarse)
         snr = _central_snr(flux, ivar)
-        band = np.repeat(np.arange(len(self.bands)), self.size**2)[None]
+        band = torch.arange(len(self.bands), device=device).repeat_interleave(math.prod(self.shape[1:]))
         return Prepared(
-            x=torch.from_numpy(x.reshape(len(batch), -1)),
-            ivar=torch.from_numpy(ivar_x.reshape(len(batch), -1)),
-            noise_index=torch.from_numpy(band),
+            x=x.flatten(1),
+            ivar=ivar_x.flatten(1),
+            noise_index=band[None],
             snr=snr,
-            covariates=np.stack([np.log(np.clip(snr, 0.1, None)), np.log(sigma.mean(1))], 1),
-            outside=np.maximum(self.coverage_floor - self._coverage(ivar), 0) / self.coverage_floor,
+            covariates=torch.stack([snr.clamp(min=0.1).log(), sigma.double().mean(1).log()], 1),
+            outside=(self.coverage_floor - _coverage(seen)).clamp(min=0) / self.coverage_floor,
+            image=image,
+            seen=seen,
         )
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "bands": list(self.bands), "size": self.size, "factor": self.factor, "stretch": self.stretch,
-            "softening_sigma": SOFTENING, "scale": self.scale, "coverage_floor": self.coverage_floor,
+            "bands": list(self.bands), "size": self.size, "factor": self.factor, "coarse": self.coarse,
+            "stretch": self.stretch, "softening_sigma": SOFTENING, "scale": self.scale,
+            "coverage_floor": self.coverage_floor,
         }  # fmt: skip
 
     @classmethod
     def from_json(cls, d: dict[str, Any]) -> CutoutPreprocessing:
-        return cls(tuple(d["bands"]), d["size"], d["factor"], d["stretch"], d["scale"], d["coverage_floor"])
+        return cls(
+            tuple(d["bands"]), d["size"], d["factor"], d["coarse"], d["stretch"], d["scale"], d["coverage_floor"]
+        )
 
-    def _onto_grid(self, batch: CutoutBatch) -> tuple[np.ndarray, np.ndarray]:
-        """Binned and centred flux and ivar, (n, n_bands, size, size) float64; ivar 0 beyond the cutout's edge."""
+    def _onto_grid(self, batch: CutoutBatch, device: torch.device | str) -> tuple[Tensor, Tensor]:
+        """Binned and centred flux and ivar, (n, n_bands, size, size); flux means nothing where ivar is 0."""
         f = self.factor
         height, width = (side // f * f for side in batch.flux.shape[2:])
-        flux = _centre(batch.flux, height, width).astype(np.float64)
-        ivar = _centre(batch.ivar, height, width).astype(np.float64)
-        if f > 1:
-            blocks = (*batch.flux.shape[:2], height // f, f, width // f, f)
-            total = ivar.reshape(blocks).sum((3, 5))
-            weighted = (ivar * flux).reshape(blocks).sum((3, 5))
-            flux, ivar = np.divide(weighted, total, out=np.zeros_like(total), where=total > 0), total
+        flux, ivar = (
+            _centre(torch.from_numpy(a).to(device), height, width) for a in (batch.flux, batch.ivar)
+        )
+        if f > 1:  # in double precision, as flux and ivar of odd units may overflow together
+            flux, ivar = (a.float() for a in _binned(flux.double(), ivar.double(), f))
         return _centre(flux, self.size, self.size), _centre(ivar, self.size, self.size)
 
-    @staticmethod
-    def _coverage(ivar: np.ndarray) -> np.ndarray:
-        """Share of measured pixels in the worst band, (n,)."""
-        return (ivar > 0).mean((2, 3)).min(1)
+
+def _asinh(y: Tensor) -> Tensor:
+    """asinh y = ±log(1 + |y| + y² / (1 + √(1 + y²))), five times as fast as torch's own on a CPU."""
+    square = y * y
+    root = (square + 1).sqrt_().add_(1)
+    return square.div_(root).add_(y.abs()).log1p_().copysign_(y)
 
 
-def _centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def _binned(image: Tensor, weight: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Weighted means and summed weights of squares of factor × factor pixels; sides are whole multiples."""
+    if factor == 1:
+        return image, weight
+    total, product = pooled(weight, factor), pooled(weight * image, factor)
+    return product.div_(torch.where(total > 0, total, 1.0)), total
+
+
+def pooled(image: Tensor, factor: int) -> Tensor:
+    """Sums over squares of factor × factor pixels."""
+    rows = functools.reduce(torch.add, (image[..., k::factor, :] for k in range(factor)))
+    return functools.reduce(torch.add, (rows[..., k::factor] for k in range(factor)))
+
+
+def _coverage(seen: Tensor) -> Tensor:
+    """Share of measured pixels in the worst band, (n,) float64."""
+    return seen.mean((2, 3)).amin(1).double()
+
+
+def _centre(image: Tensor, height: int, width: int) -> Tensor:
     """The central height × width pixels; zeros where the image is smaller."""
     for axis, size in ((2, height), (3, width)):
         have = image.shape[axis]
+        before = abs(size - have) // 2
         if have > size:
-            start = (have - size) // 2
-            image = np.take(image, range(start, start + size), axis=axis)
+            image = image.narrow(axis, before, size)
         elif have < size:
-            before = (size - have) // 2
-            pad = [(0, 0)] * 4
-            pad[axis] = (before, size - have - before)
-            image = np.pad(image, pad)
+            pad = (before, size - have - before)
+            image = functional.pad(image, (0, 0, *pad) if axis == 2 else pad)
     return image
 
 
-def _typical_sigma(ivar: np.ndarray) -> np.ndarray:
-    """Median noise σ of each cutout and band, (n, n_bands); the cutout's other bands, or 1, where a band is empty."""
-    typical = np.ma.median(np.ma.masked_less_equal(ivar.reshape(*ivar.shape[:2], -1), 0), axis=2).filled(
-        np.nan
-    )
-    sigma = 1 / np.sqrt(typical)
-    with np.errstate(all="ignore"):
-        fallback = np.where(
-            np.isfinite(sigma).any(1), np.nansum(sigma, 1) / np.isfinite(sigma).sum(1).clip(1), 1.0
-        )
-    return np.where(np.isfinite(sigma), sigma, fallback[:, None])
+def _typical_sigma(ivar: Tensor) -> Tensor:
+    """Median noise σ of each cutout and band, (n, n_bands); the cutout's other bands, or 1, where a band is empty.
+
+    Of some 256 pixels on a regular grid, which know it as well as all do.
+    """
+    step = max(1, ivar.shape[-1] // 16)
+    some = ivar[:, :, ::step, ::step].flatten(2)
+    sigma = torch.where(some > 0, some, torch.nan).nanmedian(2).values ** -0.5
+    fallback = torch.nan_to_num(sigma.nanmean(1, keepdim=True), nan=1.0)
+    return torch.where(sigma.isfinite(), sigma, fallback)
 
 
-def _central_snr(flux: np.ndarray, ivar: np.ndarray) -> np.ndarray:
+def _central_snr(flux: Tensor, ivar: Tensor) -> Tensor:
     """S/N of the flux summed over the central fifth (at least 5 pixels on a side) of all bands, (n,)."""
     size = flux.shape[2]
     half = max(2, size // 10)
     core = (slice(None), slice(None), *(slice(max(0, size // 2 - half), size // 2 + half + 1),) * 2)
-    good = ivar[core] > 0
-    variance = np.where(good, 1 / np.where(good, ivar[core], 1), 0).sum((1, 2, 3))
-    total = np.where(good, flux[core], 0).sum((1, 2, 3))
-    return np.where(variance > 0, total / np.sqrt(np.where(variance > 0, variance, 1)), 0.0)
+    weight = ivar[core].double()
+    good = weight > 0
+    variance = torch.where(good, 1 / torch.where(good, weight, 1.0), 0.0).sum((1, 2, 3))
+    total = torch.where(good, flux[core].double(), 0.0).sum((1, 2, 3))
+    return total / torch.where(variance > 0, variance, torch.inf).sqrt()

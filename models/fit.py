@@ -20,7 +20,7 @@ from models.calibration import COMBINED, Calibration
 from models.cutouts import CutoutPreprocessing
 from models.fitted import Fitted
 from models.flow import MIN_OBJECTS, LatentFlow
-from models.mixture import fit_clusters, fit_density
+from models.mixture import choose_mixture
 from models.parts import weigh
 from models.prepared import Prepared
 from models.scorer import CHUNK, Preprocessing, calibration_arrays
@@ -78,8 +78,7 @@ def fit_spectra(
     preprocessing = SpectrumPreprocessing.fit(
         SpectrumBatch(batch.flux[rows], batch.ivar[rows], batch.first[rows], batch.redshift[rows])
     )
-    prepared = preprocessing(batch).to(torch.device("cpu"), torch.float32)
-    return _fit(preprocessing, prepared, part, name, fingerprint, epochs, seed, progress, checkpoint)
+    return _fit(preprocessing, preprocessing(batch), part, name, fingerprint, epochs, seed, progress, checkpoint)
 
 
 def fit_cutouts(
@@ -97,17 +96,13 @@ def fit_cutouts(
         offset += len(b)
     preprocessing = CutoutPreprocessing.fit(chosen, bands)
     size = 256
-    pieces = [
-        preprocessing(CutoutBatch(b.flux[k : k + size], b.ivar[k : k + size])).to(
-            torch.device("cpu"), torch.float32
-        )
-        for b in batches
-        for k in range(0, len(b), size)
-    ]
-    prepared = Prepared(
-        torch.cat([p.x for p in pieces]), torch.cat([p.ivar for p in pieces]), pieces[0].noise_index,
-        *(np.concatenate([getattr(p, f) for p in pieces]) for f in ("snr", "covariates", "outside")),
-    )  # fmt: skip
+    prepared = Prepared.join(
+        [
+            preprocessing(CutoutBatch(b.flux[k : k + size], b.ivar[k : k + size]))
+            for b in batches
+            for k in range(0, len(b), size)
+        ]
+    )
     return _fit(preprocessing, prepared, part, name, fingerprint, epochs, seed, progress, checkpoint)
 
 
@@ -126,24 +121,25 @@ def _fit(
     n_latent = min(choose_n_latent(len(train)), preprocessing.n_values // 2)
     resume = Resume(checkpoint, f"{fingerprint} {kind} {seed} {epochs} {n_latent}")
     linear = fit_linear(train, held_out, preprocessing.n_noise, n_latent, seed, progress, resume)
-    model, figures = fit_network(linear, train, held_out, kind, shape, epochs, seed, progress, resume)
+    model, figures = fit_network(linear, train, held_out, shape, epochs, seed, progress, resume)
     model = model.eval()
     latents, covariances = _embed(model, train, CHUNK[kind])
-    n_components = int(np.clip(len(train) // 50, 1, 16))
-    density = fit_density(latents.double(), covariances.double(), n_components, seed)
-    clusters = fit_clusters(latents.double().numpy(), 24, seed)
-    chosen = np.random.default_rng([seed, 2]).permutation(len(latents))[:MAX_NEIGHBOURS]
-    neighbours = latents[torch.from_numpy(chosen)]
+    mixture = choose_mixture(
+        latents.double(), covariances.double(), _embed(model, held_out, CHUNK[kind])[0].double(), seed
+    )
+    some = np.random.default_rng([seed, 2]).permutation(len(latents))[:MAX_NEIGHBOURS]
+    neighbours = latents[torch.from_numpy(some)]
     flow = LatentFlow.fit(latents, covariances, seed) if len(latents) >= MIN_OBJECTS else None
     appearance, combination = None, kind
-    if isinstance(preprocessing, CutoutPreprocessing):
+    if isinstance(preprocessing, CutoutPreprocessing) and train.image is not None and train.seen is not None:
         combination = "filled" if preprocessing.stretch == "linear" else kind
-        appearance = Appearance.fit(train.x[:MAX_NEIGHBOURS], train.ivar[:MAX_NEIGHBOURS], shape)
-    fitted = Fitted(kind, shape, model, density, clusters, neighbours, flow, appearance)
-    weighed, chi2 = _weigh_all(fitted, calibration_set)
-    calibration = Calibration.fit(weighed, calibration_set.covariates, COMBINED[combination])
+        appearance = Appearance.fit(train.image[:MAX_NEIGHBOURS], train.seen[:MAX_NEIGHBOURS])
+    fitted = Fitted(kind, shape, model, mixture.mixture, neighbours, flow, appearance)
+    weighed, chi2 = _weigh_all(fitted.for_scoring(torch.device("cpu")), calibration_set)
+    covariates, snr = calibration_set.covariates.numpy(), calibration_set.snr.numpy()
+    calibration = Calibration.fit(weighed, covariates, COMBINED[combination])
     resume.done()
-    thirds = np.array_split(chi2[np.argsort(calibration_set.snr)], 3)
+    thirds = np.array_split(chi2[np.argsort(snr)], 3)
     spec, arrays = calibration_arrays(calibration)
     return Bundle(
         {
@@ -163,6 +159,8 @@ def _fit(
                 **{k: round(v, 3) for k, v in figures.items()},
                 "chi2_by_snr_third": [round(float(np.median(t)), 4) for t in thirds],
                 "smallest_p": calibration.smallest_p,
+                "latent_log_density": {str(k): round(v, 3) for k, v in mixture.held_out.items()},
+                "dirichlet_weights": [round(w, 4) for w in mixture.dirichlet_weights],
             },
             "versions": {
                 "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__,
@@ -180,8 +178,9 @@ def fingerprint(hashes: Sequence[str]) -> str:
 
 def _embed(model: VAE, data: Prepared, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     with torch.no_grad():
-        q = [model.encode(data.rows(slice(k, k + size))) for k in range(0, len(data), size)]
-    return torch.cat([p.mean for p in q]), torch.cat([p.covariance for p in q])
+        rows = [data.rows(slice(k, k + size)) for k in range(0, len(data), size)]
+        q = [model.encode(some, model.weight(some)) for some in rows]
+    return torch.cat([p.mean for p in q]).float(), torch.cat([p.covariance for p in q]).float()
 
 
 def _weigh_all(fitted: Fitted, data: Prepared) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -189,5 +188,5 @@ def _weigh_all(fitted: Fitted, data: Prepared) -> tuple[dict[str, np.ndarray], n
     size = CHUNK[fitted.kind]
     with torch.no_grad():
         found = [weigh(fitted, data.rows(slice(k, k + size))) for k in range(0, len(data), size)]
-    parts = {name: np.concatenate([e.parts[name] for e in found]) for name in found[0].parts}
+    parts = {name: torch.cat([e.parts[name] for e in found]).double().numpy() for name in found[0].parts}
     return parts, torch.cat([e.chi2 for e in found]).numpy()

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.appearance import Appearance
 from models.flow import LatentFlow
 from models.mixture import Mixture
-from models.networks import WIDTHS, Decoder, Encoder
-from models.vae import NETWORK_DTYPE, VAE
+from models.networks import make_networks
+from models.vae import VAE
 
 
 @dataclass(slots=True)
@@ -24,10 +24,8 @@ class Fitted:
     shape: tuple[int, ...]
     """(channels, …) of one object's grid."""
     model: VAE
-    density: Mixture
-    """Of the latents, with their uncertainties."""
-    clusters: Mixture
-    """The lensing clusters."""
+    mixture: Mixture
+    """The density of the latents; its components are the (lensing) clusters."""
     neighbours: Tensor
     """(m, L) latents of training objects."""
     flow: LatentFlow | None
@@ -36,19 +34,14 @@ class Fitted:
     """Of the training cutouts; None for spectra."""
 
     def for_scoring(self, device: torch.device) -> Fitted:
-        """On a device, with sums in double precision, so that a row does not depend on the rows beside it."""
-        model = self.model.double().to(device).eval()
-        for network in (model.encoder, model.decoder):
-            if network is not None:
-                network.to(NETWORK_DTYPE)
+        """On a device, ready for ``weigh``."""
         return Fitted(
             self.kind,
             self.shape,
-            model,
-            self.density.to(device),
-            self.clusters.to(device),
+            self.model.to(device).freeze(),
+            self.mixture.to(device),
             self.neighbours.double().to(device),
-            self.flow.to(device, torch.float64) if self.flow else None,
+            self.flow.to(device) if self.flow else None,
             self.appearance.to(device) if self.appearance else None,
         )
 
@@ -57,7 +50,7 @@ class Fitted:
         return {
             "n_latent": self.model.n_latent,
             "n_noise": len(self.model.log_noise_scale),
-            "convolutional": self.model.encoder is not None,
+            "has_networks": self.model.encoder is not None,
             "parameters": sum(p.numel() for p in self.model.parameters()),
         }
 
@@ -65,8 +58,7 @@ class Fitted:
         """All arrays by dotted name."""
         parts: dict[str, dict[str, np.ndarray]] = {
             "vae": {k: v.detach().numpy() for k, v in self.model.state_dict().items()},
-            "density": self.density.arrays(),
-            "clusters": self.clusters.arrays(),
+            "mixture": self.mixture.arrays(),
             "flow": self.flow.arrays() if self.flow else {},
             "appearance": self.appearance.arrays() if self.appearance else {},
         }
@@ -86,10 +78,9 @@ class Fitted:
             }
 
         state = part("vae")
-        networks: tuple[Encoder, Decoder] | tuple[None, None] = (None, None)
-        if described["convolutional"]:
-            size = (shape, described["n_latent"], WIDTHS[kind])
-            networks = (Encoder(*size), Decoder(*size))
+        networks: tuple[nn.Module, nn.Module] | tuple[None, None] = (None, None)
+        if described["has_networks"]:
+            networks = make_networks(shape, described["n_latent"])
         model = VAE(state["mean"], state["basis"], described["n_noise"], *networks)
         model.load_state_dict(state)
         flow, appearance = part("flow"), part("appearance")
@@ -97,9 +88,8 @@ class Fitted:
             kind,
             shape,
             model,
-            Mixture(**part("density")),
-            Mixture(**part("clusters")),
+            Mixture(**part("mixture")),
             torch.from_numpy(arrays["neighbours"]),
             LatentFlow.from_arrays(flow) if flow else None,
-            Appearance.from_arrays(appearance, shape) if appearance else None,
+            Appearance.from_arrays(appearance) if appearance else None,
         )

@@ -10,17 +10,17 @@ import torch
 import zuko
 from torch import Tensor
 
-TRANSFORMS, HIDDEN = 3, (64, 64)
+TRANSFORMS, HIDDEN = 4, (64, 64)
 EPOCHS, PATIENCE, BATCH = 60, 6, 256
 MIN_OBJECTS = 500
 """Training objects below which a flow of this size only memorises."""
 
 
 class LatentFlow:
-    """A neural spline flow (Durkan et al. 2019) over standardised latents of n_latent dimensions."""
+    """A masked autoregressive flow (Papamakarios et al. 2017) over standardised latents of n_latent dimensions."""
 
     def __init__(self, n_latent: int, location: Tensor, scale: Tensor) -> None:
-        self.flow = zuko.flows.NSF(features=n_latent, transforms=TRANSFORMS, hidden_features=HIDDEN)
+        self.flow = zuko.flows.MAF(features=n_latent, transforms=TRANSFORMS, hidden_features=HIDDEN)
         self.location, self.scale = location, scale
         """(n_latent,) each: of the training latents."""
 
@@ -63,10 +63,10 @@ class LatentFlow:
         log_prob: Tensor = self.flow().log_prob((z - self.location) / self.scale)
         return log_prob - self.scale.log().sum()
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> LatentFlow:
+    def to(self, device: torch.device) -> LatentFlow:
         """Itself, elsewhere."""
-        self.flow.to(device, dtype)
-        self.location, self.scale = self.location.to(device, dtype), self.scale.to(device, dtype)
+        self.flow.to(device)
+        self.location, self.scale = self.location.to(device), self.scale.to(device)
         return self
 
     def arrays(self) -> dict[str, np.ndarray]:

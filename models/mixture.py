@@ -13,10 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
+from sklearn.mixture import BayesianGaussianMixture
 from torch import Tensor
 
 LOG_2PI = math.log(2 * math.pi)
+TRUNCATIONS = (1, 2, 4, 8, 16, 24)
+N_STARTS = 5
 
 
 @dataclass(slots=True)
@@ -155,38 +157,52 @@ def _m_step(
     return Mixture(count / count.sum(), means, covariance)
 
 
-def fit_density(x: Tensor, noise: Tensor, n_components: int, seed: int) -> Mixture:
-    """The density of latents x (n, L) with posterior covariances ``noise`` (n, L, L), both float64."""
-    n_latent = x.shape[1]
-    start = GaussianMixture(
-        n_components, random_state=seed, init_params="k-means++", max_iter=1, reg_covar=1e-3
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one iteration is only a start and never converges
-        first = torch.from_numpy(start.fit(x.numpy()).predict_proba(x.numpy()))
-        return fit_mixture(
-            x, first, noise, prior_strength=2.0 * n_latent, reg_covar=1e-4, max_iter=60, tol=1e-3
-        )
+@dataclass(slots=True)
+class Chosen:
+    """A latent mixture, and what its number of components was chosen by."""
+
+    mixture: Mixture
+    held_out: dict[int, float]
+    """Mean log density of held-out latents, nats, by the most components allowed."""
+    dirichlet_weights: list[float]
+    """Of the Dirichlet process at the chosen truncation, the largest first."""
 
 
-def fit_clusters(x: np.ndarray, truncation: int, seed: int) -> Mixture:
-    """Clusters by a truncated Dirichlet-process mixture (Blei & Jordan 2006), through scikit-learn.
+def choose_mixture(x: Tensor, noise: Tensor, held_out: Tensor, seed: int) -> Chosen:
+    """The density of latents x (n, L) with posterior covariances ``noise`` (n, L, L), all float64.
 
-    ``x`` is (n, L). Components that end with less than one object's weight are dropped. The truncation is an upper
-    bound and not an estimate: such mixtures use most of what they are given.
+    Truncated Dirichlet-process mixtures (Blei & Jordan 2006, through scikit-learn) of ever more components are compared
+    on held-out latents: the smallest truncation within a standard error of the best is chosen. Such a process does not
+    choose by itself, as it uses most of what it is given. The best of five starts, which keeps the clusters the same
+    from seed to seed, then becomes the start of an extreme deconvolution.
     """
-    n_components = int(np.clip(len(x) // 10, 1, truncation))
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # slow convergence in the last digits does not matter to an assignment
-        fitted = BayesianGaussianMixture(
-            n_components=n_components, weight_concentration_prior_type="dirichlet_process",
-            reg_covar=1e-3, random_state=seed, max_iter=300, init_params="k-means++",
-        ).fit(x)  # fmt: skip
+    points, test = x.numpy(), held_out.numpy()
+    most = max(1, len(x) // 25)
+    found = {k: _dirichlet_process(points, k, seed) for k in TRUNCATIONS if k <= most}
+    # the lowest 5 % may be anomalies, and must not choose
+    log_density = {k: fitted.score_samples(test) for k, fitted in found.items()}
+    usual = np.argsort(np.mean(list(log_density.values()), axis=0))[len(test) // 20 :]
+    means = {k: float(value[usual].mean()) for k, value in log_density.items()}
+    best = max(means, key=lambda k: means[k])
+    behind = {k: (log_density[best] - log_density[k])[usual] for k in found}
+    chosen = min(k for k in found if behind[k].mean() <= behind[k].std() / math.sqrt(len(usual)))
+    fitted = _dirichlet_process(points, chosen, seed, n_init=N_STARTS)
     keep = np.argsort(-fitted.weights_)
     keep = keep[fitted.weights_[keep] * len(x) >= 1]
-    weights = torch.from_numpy(fitted.weights_[keep] / fitted.weights_[keep].sum())
-    return Mixture(
-        weights, torch.from_numpy(fitted.means_[keep]), torch.from_numpy(fitted.covariances_[keep])
-    )
+    start = torch.from_numpy(fitted.predict_proba(points)[:, keep])
+    start = start / start.sum(1, keepdim=True).clamp(min=1e-12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # slow convergence in the last digits does not matter
+        mixture = fit_mixture(
+            x, start, noise, prior_strength=2.0 * x.shape[1], reg_covar=1e-4, max_iter=20, tol=1e-2
+        )
+    return Chosen(mixture, means, sorted(fitted.weights_.tolist(), reverse=True))
+
+
+def _dirichlet_process(x: np.ndarray, truncation: int, seed: int, n_init: int = 1) -> BayesianGaussianMixture:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        return BayesianGaussianMixture(
+            n_components=truncation, weight_concentration_prior_type="dirichlet_process", reg_covar=1e-3,
+            random_state=seed, max_iter=200, n_init=n_init, init_params="k-means++",
+        ).fit(x)  # fmt: skip

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from models.batch import Batch, CutoutBatch, Scores, SpectrumBatch
 from models.bundle import Bundle, load_bundle
 from models.calibration import Calibration, Part
 from models.cutouts import CutoutPreprocessing
 from models.fitted import Fitted
-from models.parts import weigh
+from models.parts import Evidence, weigh
 from models.prepared import Prepared
 from models.spectra import SpectrumPreprocessing
 from models.windows import windows_of
@@ -94,50 +93,66 @@ class Scorer:
             )
         if len(batch) == 0:
             raise ValueError("a batch needs at least one object")
-        if not (np.isfinite(batch.flux).all() and np.isfinite(batch.ivar).all() and (batch.ivar >= 0).all()):
+        # extremes are finite where everything is, and found faster than every pixel is judged
+        extremes = [f(a) for a in (batch.flux, batch.ivar) for f in (np.min, np.max)]
+        if not (np.isfinite(extremes).all() and extremes[2] >= 0):
             raise ValueError("flux and ivar must be finite and ivar ≥ 0; mask a pixel by ivar = 0")
         with torch.no_grad():
-            parts = [self._score(chunk) for chunk in _chunks(batch, CHUNK[self.kind])]
-        return _concatenate(parts)
+            found = [self._weigh(chunk) for chunk in _chunks(batch, CHUNK[self.kind])]
+        return self._calibrated(batch, found)
 
     def prepare(self, batch: Batch) -> Prepared:
         """The batch on the model's grid, normalised, on the model's device."""
-        return self.preprocessing(batch).to(self.device, torch.float64)  # type: ignore[arg-type]  # kinds match
+        return self.preprocessing(batch, self.device)  # type: ignore[arg-type]  # kinds match
 
-    def _score(self, batch: Batch) -> Scores:
+    def _weigh(self, batch: Batch) -> tuple[Prepared, Evidence]:
         data = self.prepare(batch)
-        e = weigh(self.fitted, data)
-        surprisals = self.calibration.surprisals(e.parts, data.covariates)
+        return data, weigh(self.fitted, data)
+
+    def _calibrated(self, batch: Batch, found: list[tuple[Prepared, Evidence]]) -> Scores:
+        """Evidence of the batch's chunks, from the device, as scores."""
+
+        def column(name: str, dtype: torch.dtype = torch.float64) -> np.ndarray:
+            return torch.cat([getattr(e, name) for _, e in found]).to(dtype).cpu().numpy()
+
+        names = found[0][1].parts
+        parts = {n: torch.cat([e.parts[n] for _, e in found]).double().cpu().numpy() for n in names}
+        covariates, outside, snr = (
+            torch.cat([getattr(data, n) for data, _ in found]).double().cpu().numpy()
+            for n in ("covariates", "outside", "snr")
+        )
+        surprisals = self.calibration.surprisals(parts, covariates)
         score = self.calibration.combine(surprisals)
         p_value = self.calibration.p_value(score)
         p_values = self.calibration.part_p_values(surprisals)
-        flags: list[set[str]] = [{"outside-domain"} if o > 0 else set() for o in data.outside]
+        windows: list[list[dict[str, Any]]] = [[] for _ in p_value]
+        size = CHUNK[self.kind]
+        for i in np.flatnonzero(p_value <= EXPLAINED_P):
+            data, evidence = found[i // size]
+            windows[i] = self._windows(batch, data, evidence, int(i), int(i) % size)
         return Scores(
-            elbo=e.elbo.cpu().numpy(),
-            log_px=e.log_px.cpu().numpy(),
-            log_density=e.log_density.cpu().numpy(),
-            chi2=e.chi2.cpu().numpy(),
+            elbo=column("elbo"),
+            log_px=column("log_px"),
+            log_density=column("log_density"),
+            chi2=column("chi2"),
             score=score,
             p_value=p_value,
-            latent=e.latent.float().cpu().numpy(),
-            latent_var=e.latent_var.float().cpu().numpy(),
-            responsibilities=e.responsibilities.float().cpu().numpy(),
-            snr=data.snr,
-            parts={**e.parts, **{f"{name}_p": p for name, p in p_values.items()}},
-            windows=self._windows(batch, data, e.residual, p_value),
-            flags=flags,
+            latent=column("latent", torch.float32),
+            latent_var=column("latent_var", torch.float32),
+            responsibilities=column("responsibilities", torch.float32),
+            snr=snr,
+            parts={**parts, **{f"{name}_p": p for name, p in p_values.items()}},
+            windows=windows,
+            flags=[{"outside-domain"} if o > 0 else set() for o in outside],
         )
 
     def _windows(
-        self, batch: Batch, data: Prepared, residual: Tensor, p_value: np.ndarray
-    ) -> list[list[dict[str, Any]]]:
-        out: list[list[dict[str, Any]]] = [[] for _ in p_value]
-        for i in np.flatnonzero(p_value <= EXPLAINED_P):
-            redshift = float(np.nan_to_num(batch.redshift[i])) if isinstance(batch, SpectrumBatch) else 0.0
-            seen = (data.ivar[i] > 0).cpu().numpy()
-            found = windows_of(residual[i].cpu().numpy(), seen, self.preprocessing, redshift)
-            out[i] = [asdict(window) for window in found]
-        return out
+        self, batch: Batch, data: Prepared, evidence: Evidence, i: int, row: int
+    ) -> list[dict[str, Any]]:
+        redshift = float(np.nan_to_num(batch.redshift[i])) if isinstance(batch, SpectrumBatch) else 0.0
+        seen = (data.ivar[row] > 0).cpu().numpy()
+        residual = evidence.residual[row].cpu().numpy()
+        return [asdict(window) for window in windows_of(residual, seen, self.preprocessing, redshift)]
 
 
 def calibration_arrays(calibration: Calibration) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -183,17 +198,3 @@ def _chunks(batch: Batch, size: int) -> Iterator[Batch]:
             yield SpectrumBatch(batch.flux[rows], batch.ivar[rows], batch.first[rows], batch.redshift[rows])
         else:
             yield CutoutBatch(batch.flux[rows], batch.ivar[rows])
-
-
-def _concatenate(parts: list[Scores]) -> Scores:
-    arrays = {
-        name: np.concatenate([getattr(p, name) for p in parts])
-        for name in Scores.__dataclass_fields__
-        if name not in ("parts", "flags", "windows")
-    }
-    return Scores(
-        **arrays,
-        parts={name: np.concatenate([p.parts[name] for p in parts]) for name in parts[0].parts},
-        windows=[w for p in parts for w in p.windows],
-        flags=[f for p in parts for f in p.flags],
-    )

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.batch import SpectrumBatch
 from models.prepared import LARGEST, Prepared
@@ -24,6 +25,8 @@ MIN_COVERAGE = 0.02
 """A bin belongs to the model when at least this share of the training set (and at least 3 spectra) measured it."""
 FAINTEST = 3.0
 """Amplitude over its error below which a spectrum is not brought to unit amplitude."""
+BRIGHTEST = 1e15
+"""Flux over the smallest σ of a spectrum at which it is clipped, so that its square stays finite."""
 FIRST_NOISE_PIXEL = 34000
 """log10 λ = 3.4, 2512 Å: where the table of noise scales by observed wavelength begins."""
 NOISE_BIN = 16
@@ -83,44 +86,43 @@ class SpectrumPreprocessing:
                 "the training spectra share no wavelengths: at least 3 of them must overlap in the rest frame"
             )
         first_bin, n_values = low + int(used[0]), int(used[-1] - used[0] + 1)
-        flux, ivar = _binned(batch, start, first_bin, n_values)
+        flux, ivar, _ = _binned(batch, start, first_bin, n_values)
         if not flux.any():
             raise ValueError("the training spectra are zero everywhere: leave out empty fibres")
         mean, signal = _mean_spectrum(flux, ivar)
         return cls(
             first_bin=first_bin,
-            mean=mean,
-            amplitude_floor=float(np.quantile(signal, 0.01)),
+            mean=mean.double().numpy(),
+            amplitude_floor=float(np.quantile(signal.numpy(), 0.01)),
             # a floor of 0 could not be fallen below, and spectra without any measurement may be 1 % of a training set
-            coverage_floor=float(np.quantile((ivar > 0).mean(1), 0.01)) or 1e-3,
+            coverage_floor=float(np.quantile((ivar > 0).double().mean(1).numpy(), 0.01)) or 1e-3,
         )
 
-    def __call__(self, batch: SpectrumBatch) -> Prepared:
+    def __call__(self, batch: SpectrumBatch, device: torch.device | str = "cpu") -> Prepared:
         """Normalise n spectra; needs nothing but the batch, so any batch size gives the same rows."""
         shift = _shift(batch.redshift)
-        flux, ivar = _binned(batch, batch.first - shift, self.first_bin, self.n_values)
-        amplitude, signal = _amplitude(flux, ivar, self.mean)
+        flux, ivar, snr = _binned(batch, batch.first - shift, self.first_bin, self.n_values, device)
+        amplitude, signal = _amplitude(flux, ivar, torch.from_numpy(self.mean).to(flux))
         # dividing by less than the training set's faintest amplitude, or 3 σ, would turn noise into features
         floor = max(self.amplitude_floor, FAINTEST)
-        error = amplitude / np.where(signal == 0, 1, signal)
-        amplitude = np.where(signal < floor, np.abs(error) * floor, amplitude)
-        amplitude = np.where((ivar > 0).any(1), amplitude, 1.0)[:, None]
-        pixel = BIN * (self.first_bin + np.arange(self.n_values)) + shift[:, None]
-        noise_index = np.clip((pixel - FIRST_NOISE_PIXEL) // NOISE_BIN, 0, N_NOISE - 1)
-        snr = _median_snr(batch)
-        coverage = (ivar > 0).mean(1)
+        error = amplitude / torch.where(signal == 0, 1.0, signal)
+        amplitude = torch.where(signal < floor, error.abs() * floor, amplitude)
+        measured = ivar > 0
+        amplitude = torch.where(measured.any(1), amplitude, 1.0).float()[:, None]
+        first = torch.from_numpy(BIN * self.first_bin + shift - FIRST_NOISE_PIXEL).to(device)
+        pixel = first[:, None] + BIN * torch.arange(self.n_values, device=device)
         redshift = np.where(np.isfinite(batch.redshift), batch.redshift, 0.0)
+        distance = torch.from_numpy(np.log1p(np.clip(redshift, -0.01, None))).to(device)
+        coverage = measured.double().mean(1)
+        faint = (self.amplitude_floor - signal).clamp(min=0) / max(abs(self.amplitude_floor), 1.0)
         return Prepared(
-            x=torch.from_numpy(np.clip(flux / amplitude, -LARGEST, LARGEST)),
-            ivar=torch.from_numpy(ivar * amplitude**2),
-            noise_index=torch.from_numpy(noise_index.astype(np.int64)),
+            x=(flux / amplitude).clamp_(-LARGEST, LARGEST),
+            ivar=ivar * amplitude**2,
+            noise_index=(pixel // NOISE_BIN).clamp_(0, N_NOISE - 1),
             snr=snr,
-            covariates=np.stack(
-                [np.log(np.clip(signal, 1, None)), np.log1p(np.clip(redshift, -0.01, None))], 1
-            ),
-            outside=np.maximum(
-                np.maximum(self.coverage_floor - coverage, 0) / self.coverage_floor,
-                np.maximum(self.amplitude_floor - signal, 0) / max(abs(self.amplitude_floor), 1.0),
+            covariates=torch.stack([signal.clamp(min=1).log(), distance], 1),
+            outside=torch.maximum(
+                (self.coverage_floor - coverage).clamp(min=0) / self.coverage_floor, faint
             ),
         )
 
@@ -148,54 +150,63 @@ def _shift(redshift: np.ndarray) -> np.ndarray:
 
 
 def _binned(
-    batch: SpectrumBatch, start: np.ndarray, first_bin: int, n_values: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """ivar-weighted mean flux and summed ivar per bin, both (n, n_values) float64."""
+    batch: SpectrumBatch, start: np.ndarray, first_bin: int, n_values: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """ivar-weighted mean flux and summed ivar per bin, both (n, n_values) float32, and the median S/N, (n,) float64.
+
+    Flux comes in units of the best measured pixel's σ, rounded to a power of two: whatever units a survey writes, the
+    squares stay finite. Each spectrum is moved by up to three pixels to where its bins begin, binned on its own
+    pixels, and then taken to the grid.
+    """
     n, n_pixels = batch.flux.shape
-    column = (start[:, None] + np.arange(n_pixels)) // BIN - first_bin
-    inside = (column >= 0) & (column < n_values) & (batch.ivar > 0)
-    flat = (np.arange(n)[:, None] * n_values + column)[inside]
-    weight = batch.ivar[inside].astype(np.float64)
-    # bincount of nothing at all counts in integers
-    ivar = np.bincount(flat, weight, n * n_values).reshape(n, n_values).astype(np.float64)
-    total = (
-        np.bincount(flat, weight * batch.flux[inside], n * n_values).reshape(n, n_values).astype(np.float64)
-    )
-    return np.divide(total, ivar, out=np.zeros_like(total), where=ivar > 0), ivar
+    n_own = n_pixels // BIN + 2
+    ivar = torch.from_numpy(batch.ivar).to(device)
+    unit = torch.exp2(ivar.amax(1, keepdim=True).clamp(min=1e-37).log2().div(2).round())
+    ivar = ivar / unit / unit
+    flux = torch.where(ivar > 0, torch.from_numpy(batch.flux).to(device), 0.0)
+    weight = torch.zeros((n, n_own * BIN), device=device)
+    product = torch.zeros_like(weight)
+    ivar_flux = (flux * unit).clamp_(-BRIGHTEST, BRIGHTEST) * ivar
+    for lead in range(BIN):
+        rows = torch.from_numpy(np.flatnonzero(start % BIN == lead)).to(device)
+        weight[rows, lead : lead + n_pixels] = ivar[rows]
+        product[rows, lead : lead + n_pixels] = ivar_flux[rows]
+    weight, product = (a[:, 0::BIN] + a[:, 1::BIN] + a[:, 2::BIN] + a[:, 3::BIN] for a in (weight, product))
+    mean = product / torch.where(weight > 0, weight, 1.0)
+    # of a pixel, so over √BIN; bins have done what the median of single pixels would leave of the noise
+    ratio = torch.where(weight > 0, mean * (weight / BIN).sqrt(), torch.nan)
+    snr = torch.nan_to_num(ratio.nanmedian(1).values).double()
+    own = torch.from_numpy(first_bin - start // BIN).to(device)[:, None] + torch.arange(n_values, device=device)
+    # bins before and after a spectrum read the last of its own, which no pixel reaches
+    own = torch.where((own < 0) | (own >= n_own), n_own - 1, own)
+    return mean.gather(1, own), weight.gather(1, own), snr
 
 
-def _amplitude(flux: np.ndarray, ivar: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Amplitude a minimising Σ ivar (flux − a·mean)², and a over its error; both (n,), zeros without data."""
-    weight = (ivar * mean**2).sum(1)
-    safe = np.where(weight > 0, weight, 1.0)
-    amplitude = (ivar * flux * mean).sum(1) / safe
+def _amplitude(flux: Tensor, ivar: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Amplitude a minimising Σ ivar (flux − a·mean)², and a over its error; both (n,) float64, zeros without data."""
+    weighted = ivar * mean
+    weight = (weighted * mean).sum(1, dtype=torch.float64)
+    safe = torch.where(weight > 0, weight, 1.0)
+    amplitude = (weighted * flux).sum(1, dtype=torch.float64) / safe
     # an exactly zero amplitude still needs its error, so it is nudged by a negligible part of that error
-    amplitude = np.where(amplitude == 0, 1e-9 / np.sqrt(safe), amplitude)
-    return amplitude, amplitude * np.sqrt(safe)
+    amplitude = torch.where(amplitude == 0, 1e-9 / safe.sqrt(), amplitude)
+    return amplitude, amplitude * safe.sqrt()
 
 
-def _mean_spectrum(flux: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _mean_spectrum(flux: Tensor, ivar: Tensor) -> tuple[Tensor, Tensor]:
     """Mean spectrum at unit amplitude by alternating fits, and every spectrum's amplitude over its error."""
-    mean = np.ones(flux.shape[1])
-    signal = np.ones(len(flux))
+    mean = torch.ones(flux.shape[1])
+    signal = torch.ones(len(flux))
     for _ in range(5):
         amplitude, signal = _amplitude(flux, ivar, mean)
-        error = np.abs(amplitude / signal)
-        scale = np.maximum(amplitude, FAINTEST * error)[:, None]
+        error = (amplitude / signal).abs()
+        scale = torch.maximum(amplitude, FAINTEST * error)[:, None].float()
         # 0.1: objects differ by about 30 % from the mean, so no single bright spectrum decides it
-        weight = np.where(ivar > 0, 1 / (1 / np.maximum(ivar * scale**2, 1e-12) + 0.1), 0)
+        weight = torch.where(ivar > 0, 1 / (1 / (ivar * scale**2).clamp(min=1e-12) + 0.1), 0.0)
         total = weight.sum(0)
-        mean = (weight * flux / scale).sum(0) / np.where(total > 0, total, 1)
-        mean = np.where(total > 0, np.maximum(mean, 0.02 * np.median(mean[total > 0])), 0.0)
-        mean = np.where(total > 0, mean, np.mean(mean[total > 0]))
+        mean = (weight * flux / scale).sum(0) / torch.where(total > 0, total, 1.0)
+        used = total > 0
+        mean = torch.where(used, mean.clamp(min=0.02 * float(mean[used].median())), 0.0)
+        mean = torch.where(used, mean, mean[used].mean())
         mean /= mean.mean()
     return mean, signal
-
-
-def _median_snr(batch: SpectrumBatch) -> np.ndarray:
-    """Median flux·√ivar over the measured pixels, (n,); 0 without any."""
-    # in double precision, as flux and ivar of odd units may overflow together
-    ratio = np.where(batch.ivar > 0, batch.flux * np.sqrt(batch.ivar, dtype=np.float64), np.nan)
-    good = (batch.ivar > 0).any(1)
-    ratio[~good] = 0.0
-    return np.nanmedian(ratio, axis=1)

@@ -25,13 +25,11 @@ from models.prepared import Prepared
 LOG_2PI = math.log(2 * math.pi)
 MAX_LOG_SCALE = 0.7
 """The pipeline's noise is believed within a factor of 2: few objects at the edge of the grid must not say otherwise."""
-NETWORK_DTYPE = torch.float32
-"""The networks stay in single precision, also where sums and linear algebra run in double."""
 
 
 @dataclass(slots=True)
 class Posterior:
-    """q(z|x) = N(mean, C⁻ᵀ diag(stretch) C⁻¹) for n objects."""
+    """q(z|x) = N(mean, C⁻ᵀ diag(stretch) C⁻¹) for n objects, in double precision."""
 
     mean: Tensor
     """(n, L)."""
@@ -73,6 +71,9 @@ class VAE(nn.Module):
 
     ``encoder`` maps (n, 2, n_values) whitened residuals and mask, and (n, L) the linear posterior mean, to (n, 2 L)
     corrections; ``decoder`` maps (n, L) to (n, n_values). Both may be None: then this is factor analysis.
+
+    Values, weights and networks are in single precision, the L × L algebra and all sums over values in double: a bright
+    object's precision matrix spans eight decades, and a row must not depend on the rows beside it.
     """
 
     def __init__(
@@ -90,73 +91,87 @@ class VAE(nn.Module):
         self.log_jitter = nn.Parameter(torch.full_like(mean, math.log(0.05)))
         self.encoder = encoder
         self.decoder = decoder
+        self._frozen: tuple[Tensor, Tensor] | None = None
 
     @property
     def n_latent(self) -> int:
         return self.basis.shape[1]
 
-    def variance(self, data: Prepared) -> tuple[Tensor, Tensor]:
-        """(variance, weight) of every value, (n, n_values); the weight is 1/variance, exactly 0 where unmeasured."""
-        good = data.ivar > 0
+    def freeze(self) -> VAE:
+        """Itself, for scoring only: products of the basis are kept instead of being made for every batch."""
+        self.eval().requires_grad_(False)
+        self._frozen = self._products()
+        return self
+
+    def weight(self, data: Prepared) -> Tensor:
+        """Inverse variance of every value given the latent, (n, n_values); exactly 0 where unmeasured."""
         scale = (2 * self.log_noise_scale.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE)).exp()[data.noise_index]
-        variance = scale / torch.where(good, data.ivar, 1.0) + (2 * self.log_jitter).exp()
-        return torch.where(good, variance, 1.0), torch.where(good, 1 / variance, 0.0)
+        return data.ivar / (scale + (2 * self.log_jitter).exp() * data.ivar)
 
     def linear_posterior(self, residual: Tensor, weight: Tensor) -> Posterior:
         """The exact posterior of the linear part for residuals x − mean; all shapes (n, n_values)."""
-        # Wᵀ Ψ⁻¹ W for all objects as one matrix product over the upper triangle of its L × L entries
+        basis, products = self._frozen or self._products()
         i, j = torch.triu_indices(self.n_latent, self.n_latent, device=residual.device)
-        upper = weight @ (self.basis[:, i] * self.basis[:, j])
-        # L × L algebra in double precision: a bright object's precision matrix spans eight decades
+        # Wᵀ Ψ⁻¹ W for all objects as one matrix product over the upper triangle of its L × L entries
+        upper = weight.double() @ products
         eye = torch.eye(self.n_latent, dtype=torch.float64, device=residual.device)
         precision = eye.repeat(len(residual), 1, 1)
-        precision[:, i, j] += upper.double()
+        precision[:, i, j] += upper
         precision[:, j, i] = precision[:, i, j]
         factor = torch.linalg.cholesky(precision)
-        mean = torch.cholesky_solve(((weight * residual) @ self.basis).double().unsqueeze(2), factor).squeeze(
-            2
-        )
+        right = ((weight * residual).double() @ basis).unsqueeze(2)
+        mean = torch.cholesky_solve(right, factor).squeeze(2)
         whitener = torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
-        dtype = residual.dtype
-        return Posterior(mean.to(dtype), whitener.to(dtype), torch.ones_like(mean, dtype=dtype))
+        return Posterior(mean, whitener, torch.ones_like(mean))
 
-    def encode(self, data: Prepared) -> Posterior:
-        """q(z|x)."""
-        _, weight = self.variance(data)
-        residual = torch.where(weight > 0, data.x - self.mean, 0.0)
+    def encode(self, data: Prepared, weight: Tensor) -> Posterior:
+        """q(z|x), given ``self.weight(data)``."""
+        residual = data.x - self.mean
         q = self.linear_posterior(residual, weight)
         if self.encoder is None:
             return q
-        left = (residual - q.mean @ self.basis.T) * weight.sqrt()
+        linear = q.mean.float()
+        # detached: what the networks see must not teach the noise scales
+        left = (residual - linear @ self.basis.T) * weight.detach().sqrt()
         # tanh: one wild pixel must not decide the correction
-        seen = torch.stack([torch.tanh(left / 5), (weight > 0).to(left.dtype)], 1)
-        correction = self.encoder(seen.to(NETWORK_DTYPE), q.mean.to(NETWORK_DTYPE)).to(left.dtype)
-        shift, log_stretch = correction.chunk(2, 1)
+        seen = torch.stack([torch.tanh(left / 5), weight.detach().sign()], 1)
+        shift, log_stretch = self.encoder(seen, linear).double().chunk(2, 1)
         return Posterior(q.mean + shift, q.whitener, torch.exp(3 * torch.tanh(log_stretch / 3)))
 
     def decode(self, z: Tensor) -> Tensor:
         """Expected values, (n, n_values), for latents (n, L)."""
-        linear = self.mean + z @ self.basis.T
-        return linear if self.decoder is None else linear + self.decoder(z.to(NETWORK_DTYPE)).to(z.dtype)
+        z = z.float()
+        linear = torch.addmm(self.mean, z, self.basis.T)
+        return linear if self.decoder is None else linear + self.decoder(z)
 
-    def log_likelihood(self, data: Prepared, z: Tensor) -> Tensor:
-        """log p(x|z) over the measured values, (n,) nats."""
-        variance, weight = self.variance(data)
-        residual = torch.where(weight > 0, data.x - self.decode(z), 0.0)
-        normaliser = (torch.where(weight > 0, variance.log() + LOG_2PI, 0.0)).sum(1)
-        return -0.5 * ((weight * residual**2).sum(1) + normaliser)
+    def misfit(self, data: Prepared, weight: Tensor, z: Tensor) -> Tensor:
+        """Σ weight (x − decode(z))² over the measured values, (n,) float64."""
+        return (weight * (data.x - self.decode(z)) ** 2).sum(1, dtype=torch.float64)
 
     def linear_log_px(self, data: Prepared) -> Tensor:
         """log p(x) of the model without its decoder network, exactly, (n,) nats."""
-        variance, weight = self.variance(data)
-        residual = torch.where(weight > 0, data.x - self.mean, 0.0)
+        weight = self.weight(data)
+        residual = data.x - self.mean
         q = self.linear_posterior(residual, weight)
-        left = residual - q.mean @ self.basis.T
-        quadratic = (weight * left**2).sum(1) + (q.mean**2).sum(1)
-        normaliser = (torch.where(weight > 0, variance.log() + LOG_2PI, 0.0)).sum(1)
-        return -0.5 * (quadratic + normaliser) + q._log_diagonal()
+        left = residual - q.mean.float() @ self.basis.T
+        quadratic = (weight * left**2).sum(1, dtype=torch.float64) + (q.mean**2).sum(1)
+        return -0.5 * (quadratic + normaliser(weight)) + q._log_diagonal()
 
     def elbo(self, data: Prepared, eps: Tensor) -> Tensor:
         """E_q[log p(x|z)] − KL(q ‖ p), (n,) nats, with the expectation over the rows of ``eps`` (k, n, L)."""
-        q = self.encode(data)
-        return torch.stack([self.log_likelihood(data, q.sample(e)) for e in eps]).mean(0) - q.kl()
+        weight = self.weight(data)
+        q = self.encode(data, weight)
+        misfit = torch.stack([self.misfit(data, weight, q.sample(e)) for e in eps]).mean(0)
+        return -0.5 * (misfit + normaliser(weight)) - q.kl()
+
+    def _products(self) -> tuple[Tensor, Tensor]:
+        """The basis W, (n_values, L), and W_i · W_j for i ≤ j, (n_values, L (L + 1) / 2), in double precision."""
+        basis = self.basis.double()
+        i, j = torch.triu_indices(self.n_latent, self.n_latent, device=basis.device)
+        return basis, basis[:, i] * basis[:, j]
+
+
+def normaliser(weight: Tensor) -> Tensor:
+    """Σ log(2π / weight) over the measured values, (n,) nats: −2 log p(x|z) of a perfect reconstruction."""
+    seen = weight.detach().sign()
+    return (LOG_2PI * seen - (weight + (1 - seen)).log()).sum(1, dtype=torch.float64)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from models.cutouts import CutoutPreprocessing
-from models.parts import WINDOWS
+from models.parts import window_sums
 from models.spectra import SpectrumPreprocessing
 
 LINES = {
@@ -51,10 +51,10 @@ class ImageWindow:
     band: str
     row: int
     column: int
-    """Of the window's central pixel on the model's grid, from 0."""
+    """Of the window's central pixel in the model's image, from 0."""
     size: int
     radius: float
-    """Distance from the cutout's centre, pixels of the model's grid."""
+    """Distance from the cutout's centre, pixels of the model's image."""
     position_angle: float
     """Degrees from up (+row) through left (−column): north through east on an image with north up, east left."""
 
@@ -69,7 +69,7 @@ def windows_of(
     worst = worst_windows(residual, seen, preprocessing.shape)
     if isinstance(preprocessing, SpectrumPreprocessing):
         return [_spectral(w, preprocessing.wavelength, redshift) for w in worst]
-    return [_image(w, preprocessing.bands, preprocessing.size) for w in worst]
+    return [_image(w, preprocessing) for w in worst]
 
 
 def worst_windows(
@@ -79,36 +79,23 @@ def worst_windows(
 
     ``residual`` and ``seen`` are flat, (n_values,). No two of them overlap in one channel.
     """
-    image = torch.from_numpy(residual.reshape(shape))
-    mask = torch.from_numpy(seen.reshape(shape).astype(residual.dtype))
-    candidates: list[tuple[float, int, tuple[int, ...], int]] = []
-    for length in WINDOWS[len(shape) - 1]:
-        if length > min(shape[1:]):
-            continue
-        total, count = (_window_sums(a, length) for a in (image, mask))
-        value = (total / count.clamp(min=1).sqrt()).numpy()
-        for flat in np.argsort(-np.abs(value), axis=None)[: 20 * most]:
-            if abs(value.flat[flat]) < MIN_SIGNIFICANCE:
-                break
-            channel, *start = (int(k) for k in np.unravel_index(flat, value.shape))
-            candidates.append((float(value.flat[flat]), channel, tuple(start), length))
+    image, mask = (torch.from_numpy(a.astype(np.float32).reshape(1, *shape)) for a in (residual, seen))
+    values = [
+        (total / count.clamp(min=1).sqrt())[0].numpy()
+        for total, count in zip(window_sums(image), window_sums(mask), strict=True)
+    ]
     chosen: list[tuple[float, int, tuple[int, ...], int]] = []
-    for one in sorted(candidates, key=lambda c: -abs(c[0])):
-        if not any(_overlap(one, other) for other in chosen):
-            chosen.append(one)
-        if len(chosen) == most:
+    for _ in range(most):
+        places = [int(np.abs(value).argmax()) for value in values]
+        best = max(range(len(values)), key=lambda k: abs(values[k].flat[places[k]]))
+        length, value = 2**best, float(values[best].flat[places[best]])
+        if abs(value) < MIN_SIGNIFICANCE:
             break
+        channel, *start = (int(k) for k in np.unravel_index(places[best], values[best].shape))
+        chosen.append((value, channel, tuple(start), length))
+        for doublings, other in enumerate(values):  # what overlaps it may not be chosen again
+            other[(channel, *(slice(max(0, k - 2**doublings + 1), k + length) for k in start))] = 0
     return chosen
-
-
-def _window_sums(image: torch.Tensor, length: int) -> torch.Tensor:
-    for axis in range(1, image.dim()):
-        image = image.unfold(axis, length, 1).sum(-1)
-    return image
-
-
-def _overlap(a: tuple[float, int, tuple[int, ...], int], b: tuple[float, int, tuple[int, ...], int]) -> bool:
-    return a[1] == b[1] and all(s < t + b[3] and t < s + a[3] for s, t in zip(a[2], b[2], strict=True))
 
 
 def _spectral(
@@ -124,9 +111,15 @@ def _spectral(
     return SpectralWindow(significance, low, high, name if abs(rest - centre) < reach else "")
 
 
-def _image(window: tuple[float, int, tuple[int, ...], int], bands: tuple[str, ...], size: int) -> ImageWindow:
-    significance, channel, (row, column), length = window
-    y, x = row + (length - 1) / 2, column + (length - 1) / 2
-    up, left = y - (size - 1) / 2, (size - 1) / 2 - x
+def _image(
+    window: tuple[float, int, tuple[int, ...], int], preprocessing: CutoutPreprocessing
+) -> ImageWindow:
+    significance, channel, start, length = window
+    # from the density model's pixels to those of the image
+    n, centre = preprocessing.coarse, (preprocessing.size - 1) / 2
+    y, x = (n * (k + length / 2) - 0.5 for k in start)
+    up, left = y - centre, centre - x
     angle = math.degrees(math.atan2(left, up)) % 360
-    return ImageWindow(significance, bands[channel], round(y), round(x), length, math.hypot(up, left), angle)
+    return ImageWindow(
+        significance, preprocessing.bands[channel], round(y), round(x), n * length, math.hypot(up, left), angle
+    )

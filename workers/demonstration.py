@@ -101,7 +101,7 @@ def draw_night(
     axes = parts[-1].subplots(1, n_cutouts, squeeze=False)[0]
     for axis, row in zip(axes, found["cutout"], strict=False):
         scorer, explanation = _explained(settings, row)
-        axis.imshow(colour_image(explanation, scorer.preprocessing.shape), origin="lower")
+        axis.imshow(colour_image(explanation), origin="lower")
         bare(axis)
         lead = ranked(explanation.shares)[0][0]
         axis.set_title(f"score {row['score']:.1f}, {lead}\ntruth: {_planted(classes, row)}", fontsize=8)

@@ -45,17 +45,18 @@ def draw_spectrum(axes: Any, scorer: Scorer, explanation: Explanation) -> None:
     """Flux with its reconstruction above, residual in σ with the worst windows below; two axes, rest frame."""
     upper, lower = axes
     wavelength = scorer.preprocessing.wavelength  # type: ignore[union-attr]  # spectra only
-    seen = np.isfinite(explanation.flux)
-    upper.plot(wavelength, explanation.flux, color=DATA, lw=0.6, label="spectrum")
-    upper.plot(wavelength[seen], explanation.expected[seen], color=MODEL, lw=1, label="expected")
+    flux, expected, residual = explanation.flux[0], explanation.expected[0], explanation.residual[0]
+    seen = np.isfinite(flux)
+    upper.plot(wavelength, flux, color=DATA, lw=0.6, label="spectrum")
+    upper.plot(wavelength[seen], expected[seen], color=MODEL, lw=1, label="expected")
     upper.set_ylabel("flux / amplitude")
     upper.legend(loc="upper right", fontsize=8, frameon=False)
     if seen.any():
-        low, high = np.nanpercentile(explanation.flux, [0.2, 99.8])
+        low, high = np.nanpercentile(flux, [0.2, 99.8])
         room = 0.35 * max(high - low, 1e-3)
         upper.set_ylim(low - room, high + room)
         upper.set_xlim(wavelength[seen][0], wavelength[seen][-1])
-    lower.plot(wavelength, np.where(seen, explanation.residual, np.nan), color=DATA, lw=0.6)
+    lower.plot(wavelength, np.where(seen, residual, np.nan), color=DATA, lw=0.6)
     lower.axhline(0, color="0.6", lw=0.5)
     lower.set_ylabel("residual / σ")
     lower.set_xlabel("rest wavelength [Å]")
@@ -76,17 +77,21 @@ def draw_spectrum(axes: Any, scorer: Scorer, explanation: Explanation) -> None:
 
 def draw_cutout(axes: Any, scorer: Scorer, explanation: Explanation) -> None:
     """A row of three axes for each band: image, reconstruction, residual in σ with the worst windows."""
-    shape, bands = scorer.preprocessing.shape, scorer.preprocessing.bands  # type: ignore[union-attr]  # cutouts only
-    planes = [a.reshape(shape) for a in (explanation.flux, explanation.expected, explanation.residual)]
+    bands: tuple[str, ...] = scorer.preprocessing.bands  # type: ignore[union-attr]  # cutouts only
+    planes = (explanation.flux, explanation.expected, explanation.residual)
+    # all three in pixels of the image, however coarse the grid of the density model
+    side = explanation.flux.shape[-1]
+    extent = (-0.5, side - 0.5, -0.5, side - 0.5)
     for row, band in enumerate(bands):
-        flux = planes[0][row]
+        flux = explanation.flux[row]
         low, high = np.nanpercentile(flux, [2, 99.7]) if np.isfinite(flux).any() else (0.0, 1.0)
         for axis, plane in zip(axes[row], (p[row] for p in planes), strict=True):
             limits = (-RESIDUAL_RANGE, RESIDUAL_RANGE) if axis is axes[row][2] else (low, high)
             cmap = "RdBu_r" if axis is axes[row][2] else "gray"
             axis.imshow(
-                plane, origin="lower", cmap=cmap, vmin=limits[0], vmax=limits[1], interpolation="nearest"
-            )
+                plane, origin="lower", extent=extent, cmap=cmap, vmin=limits[0], vmax=limits[1],
+                interpolation="nearest",
+            )  # fmt: skip
             bare(axis)
         axes[row][0].set_ylabel(band)
         for window in explanation.windows:
@@ -99,9 +104,9 @@ def draw_cutout(axes: Any, scorer: Scorer, explanation: Explanation) -> None:
         axis.set_title(name, fontsize=9)
 
 
-def colour_image(explanation: Explanation, shape: tuple[int, ...]) -> np.ndarray:
+def colour_image(explanation: Explanation) -> np.ndarray:
     """The stretched cutout as (height, width, 3) in 0–1, the reddest band red; one band repeats."""
-    image = np.nan_to_num(explanation.flux.reshape(shape))
+    image = np.nan_to_num(explanation.flux)
     chosen = image[[min(2, len(image) - 1), min(1, len(image) - 1), 0]]
     low, high = np.percentile(chosen, [20, 99.8])
     return np.clip((chosen - low) / max(high - low, 1e-9), 0, 1).transpose(1, 2, 0)

@@ -151,13 +151,7 @@ def prepared(scorer: Scorer, samples: list[Sample]) -> Prepared:
         if scorer.kind == "spectrum"
         else list(cutout_batches(samples))
     )
-    pieces = [scorer.preprocessing(b).to(torch.device("cpu"), torch.float32) for b in batches]  # type: ignore[arg-type]
-    return Prepared(
-        torch.cat([p.x for p in pieces]),
-        torch.cat([p.ivar for p in pieces]),
-        pieces[0].noise_index[:1],
-        *(np.concatenate([getattr(p, f) for p in pieces]) for f in ("snr", "covariates", "outside")),
-    )
+    return Prepared.join([scorer.preprocessing(b) for b in batches])  # type: ignore[arg-type]  # kinds match
 
 
 def _scored(

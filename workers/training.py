@@ -83,7 +83,7 @@ def train(
             path=str(folder.absolute()),
             n_training=training["n_train"] + training["n_held_out"],
             smallest_p=bundle.spec["held_out"]["smallest_p"],
-            cluster_weights=[float(w) for w in bundle.arrays["clusters.weights"]],
+            cluster_weights=[float(w) for w in bundle.arrays["mixture.weights"]],
             held_out=bundle.spec["held_out"],
             domain={
                 k: v

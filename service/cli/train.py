@@ -47,7 +47,7 @@ def command(
         "left_out": dict(trained.left_out),
         **{k: spec["training"][k] for k in ("n_train", "n_held_out", "n_calibration")},
         "n_latent": spec["network"]["n_latent"],
-        "convolutional": spec["network"]["convolutional"],
+        "has_networks": spec["network"]["has_networks"],
         **spec["held_out"],
     }
     if as_json:
@@ -56,7 +56,7 @@ def command(
     for reason, count in trained.left_out.most_common():
         console.note(f"left out {count} × {reason}")
     click.echo(f"model {trained.bundle.id}")
-    network = "linear basis and convolutional networks" if result["convolutional"] else "linear basis alone"
+    network = "linear basis and networks" if result["has_networks"] else "linear basis alone"
     click.echo(
         f"  trained on {result['n_train']} objects ({result['n_latent']} latent dimensions, {network}), "
         f"stopped early on {result['n_held_out']}, calibrated on {result['n_calibration']}"

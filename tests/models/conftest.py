@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from models import training
 from models.batch import Batch, CutoutBatch, Scores, SpectrumBatch
 from models.bundle import Bundle
 from models.fit import fit_cutouts, fit_spectra
-from models.networks import WIDTHS, Decoder, Encoder
+from models.networks import make_networks
 from models.scorer import Scorer
 from models.training import MIN_FOR_NETWORK
 
@@ -124,19 +125,25 @@ def scorer(request: pytest.FixtureRequest, scorers: dict[str, Scorer]) -> Scorer
 def with_networks(bundle: Bundle, scale: float = 0.05) -> Bundle:
     """The same model with untrained networks, whose last layers have weights of about ``scale``."""
     torch.manual_seed(0)
-    scorer_shape = Scorer.from_parts(bundle, torch.device("cpu")).preprocessing.shape
-    size = (scorer_shape, bundle.spec["network"]["n_latent"], WIDTHS[bundle.spec["kind"]])
-    networks = {"encoder": Encoder(*size), "decoder": Decoder(*size)}
-    for last in (networks["encoder"].head[-1], networks["decoder"].deconvolutions[-1]):
-        torch.nn.init.normal_(last.weight, std=scale)
+    shape = Scorer.from_parts(bundle, torch.device("cpu")).preprocessing.shape
+    networks = dict(
+        zip(("encoder", "decoder"), make_networks(shape, bundle.spec["network"]["n_latent"]), strict=True)
+    )
+    for network in networks.values():
+        torch.nn.init.normal_(last_layer(network).weight, std=scale)
     weights = {
         f"vae.{name}.{key}": value.numpy().copy()
         for name, network in networks.items()
         for key, value in network.state_dict().items()
     }
     core = {k: v for k, v in bundle.arrays.items() if not k.startswith(("vae.encoder", "vae.decoder"))}
-    spec = {**bundle.spec, "name": "networks", "network": {**bundle.spec["network"], "convolutional": True}}
+    spec = {**bundle.spec, "name": "networks", "network": {**bundle.spec["network"], "has_networks": True}}
     return replace(bundle, spec=spec, arrays={**core, **weights})
+
+
+def last_layer(network: torch.nn.Module) -> Any:
+    """The layer that starts at zero."""
+    return [layer for layer in network.modules() if hasattr(layer, "weight")][-1]
 
 
 def numbers(scores: Scores) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ def prepared(batch: Any, bands: tuple[str, ...]) -> Prepared:
         if batch.kind == "spectrum"
         else CutoutPreprocessing.fit([batch], bands)
     )
-    return fit(batch).to(torch.device("cpu"), torch.float32)
+    return fit(batch)
 
 
 @pytest.mark.parametrize("kind", ["spectrum", "cutout"])

@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from models.batch import CutoutBatch
 from models.cutouts import CutoutPreprocessing
-from models.prepared import LARGEST
+from models.prepared import LARGEST, Prepared
 
 
-def grid(size: int, factor: int = 1, stretch: str = "linear", n_bands: int = 1) -> CutoutPreprocessing:
-    return CutoutPreprocessing(tuple("gri"[:n_bands]), size, factor, stretch, 1.0, 0.5)
+def grid(
+    size: int, factor: int = 1, stretch: str = "linear", n_bands: int = 1, coarse: int = 1
+) -> CutoutPreprocessing:
+    return CutoutPreprocessing(tuple("gri"[:n_bands]), size, factor, coarse, stretch, 1.0, 0.5)
 
 
 def ramp(height: int, width: int) -> CutoutBatch:
@@ -65,11 +68,75 @@ def test_odd_sizes_are_cropped_to_whole_bins_first() -> None:
     assert not ivar.any() and not x.any()
 
 
-def test_large_training_cutouts_are_binned_to_at_most_64() -> None:
-    for side, size, factor in ((24, 24, 1), (64, 64, 1), (65, 32, 2), (101, 50, 2), (200, 50, 4)):
-        batch = CutoutBatch(np.ones((3, 1, side, side), np.float32), np.ones((3, 1, side, side), np.float32))
-        fitted = CutoutPreprocessing.fit([batch], ("r",))
-        assert (fitted.size, fitted.factor) == (size, factor)
+@pytest.mark.parametrize(
+    ("side", "size", "factor", "coarse"),
+    [(24, 24, 1, 1), (33, 32, 1, 2), (64, 64, 1, 2), (65, 32, 2, 1), (101, 50, 2, 2), (200, 50, 4, 2)],
+)
+def test_images_have_at_most_64_pixels_and_the_density_model_32(
+    side: int, size: int, factor: int, coarse: int
+) -> None:
+    batch = CutoutBatch(np.ones((3, 1, side, side), np.float32), np.ones((3, 1, side, side), np.float32))
+    fitted = CutoutPreprocessing.fit([batch], ("r",))
+    assert (fitted.size, fitted.factor, fitted.coarse) == (size, factor, coarse)
+    assert fitted.image_shape == (1, size, size) and fitted.shape == (1, size // coarse, size // coarse)
+    data = fitted(batch)
+    assert data.image is not None and data.seen is not None
+    assert data.image.shape == data.seen.shape == (3, *fitted.image_shape)
+    assert data.x.shape == data.ivar.shape == (3, fitted.n_values)
+
+
+@pytest.mark.parametrize("stretch", ["linear", "asinh"])
+def test_the_coarse_grid_keeps_chi2(stretch: str, cutouts: Any) -> None:
+    """χ² of any reconstruction that is flat within coarse pixels, but for a constant: the scatter within them."""
+    batch = cutouts(4, 3, 64)
+    (x, ivar), (coarse_x, coarse_ivar) = (
+        images(grid(64, stretch=stretch, n_bands=2, coarse=coarse), batch) for coarse in (1, 2)
+    )
+    assert coarse_x.shape == (4, 2, 32, 32)
+    rng = np.random.default_rng(0)
+    fine_chi2, coarse_chi2 = [], []
+    for _ in range(3):
+        model = rng.normal(size=coarse_x.shape)
+        fine = model.repeat(2, axis=2).repeat(2, axis=3)
+        fine_chi2.append((ivar.astype(float) * (x - fine) ** 2).sum((1, 2, 3)))
+        coarse_chi2.append((coarse_ivar.astype(float) * (coarse_x - model) ** 2).sum((1, 2, 3)))
+    np.testing.assert_allclose(np.diff(fine_chi2, axis=0), np.diff(coarse_chi2, axis=0), rtol=1e-3)
+    np.testing.assert_allclose(ivar.sum((1, 2, 3)), coarse_ivar.sum((1, 2, 3)), rtol=1e-5)
+
+
+def test_an_image_is_zero_and_unseen_where_unmeasured(cutouts: Any) -> None:
+    batch = cutouts(3, 3, 64)
+    batch.flux[batch.ivar == 0] = 1e30
+    data = grid(64, stretch="asinh", n_bands=2, coarse=2)(batch)
+    assert data.image is not None and data.seen is not None
+    np.testing.assert_array_equal(data.seen, batch.ivar > 0)
+    assert (data.image[data.seen == 0] == 0).all() and (data.image[data.seen > 0] != 0).all()
+
+
+@pytest.mark.parametrize("unit", [2e-19, 1e-10, 1e10, 1e15])
+@pytest.mark.parametrize("coarse", [1, 2])
+def test_flux_may_have_any_unit(unit: float, coarse: int, cutouts: Any) -> None:
+    """The stretch is in units of the cutout's own noise; ivar is from 10⁻³⁰ to 10³⁸ here."""
+    batch, preprocessing = cutouts(4, 3), grid(24, stretch="asinh", n_bands=2, coarse=coarse)
+    batch.ivar = batch.ivar.clip(max=1.0)
+    other = CutoutBatch(
+        (batch.flux * unit).astype(np.float32), (batch.ivar.astype(float) * unit**-2.0).astype(np.float32)
+    )
+    assert 1e-31 < other.ivar.max() < 3e38
+    a, b = preprocessing(batch), preprocessing(other)
+    np.testing.assert_allclose(a.x, b.x, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(a.ivar, b.ivar, rtol=1e-4)
+    np.testing.assert_allclose(a.snr, b.snr, rtol=1e-4)
+    assert b.covariates.isfinite().all()
+
+
+def test_rows_and_join_are_inverse(cutouts: Any) -> None:
+    data = grid(24, n_bands=2, coarse=2)(cutouts(7, 3))
+    back = Prepared.join([data.rows(slice(0, 3)), data.rows(np.array([3])), data.rows(np.arange(4, 7))])
+    assert len(back) == 7 and len(back.noise_index) == 1
+    for name in ("x", "ivar", "noise_index", "snr", "covariates", "outside", "image", "seen"):
+        assert torch.equal(getattr(back, name), getattr(data, name)), name
+    assert torch.equal(data.rows(np.array([5, 2])).x, data.x[[5, 2]])
 
 
 def test_the_typical_size_of_a_mixed_set_wins(cutouts: Any, bands: Any) -> None:
@@ -111,7 +178,7 @@ def test_an_empty_band_borrows_the_noise_of_the_others(cutouts: Any, bands: Any)
     batch = cutouts(3, 2)
     batch.ivar[:, 1] = 0
     data = CutoutPreprocessing.fit([cutouts(30, 1)], bands)(batch)
-    assert np.isfinite(data.covariates).all() and (data.outside > 0).all()
+    assert data.covariates.isfinite().all() and (data.outside > 0).all()
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 24])

@@ -16,7 +16,7 @@ def two_moons(n: int, seed: int) -> torch.Tensor:
     return torch.from_numpy((5 + 2 * (x + 0.1 * rng.normal(size=x.shape))).astype(np.float32))
 
 
-def fitted(n: int = 600, seed: int = 0) -> LatentFlow:
+def fitted(n: int = 2000, seed: int = 0) -> LatentFlow:
     return LatentFlow.fit(two_moons(n, 1), 1e-3 * torch.eye(2).expand(n, 2, 2), seed)
 
 

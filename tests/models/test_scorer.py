@@ -14,6 +14,8 @@ from scipy.stats import kstest
 
 from models.batch import Batch, CutoutBatch, SpectrumBatch
 from models.bundle import Bundle
+from models.mixture import Mixture
+from models.parts import weigh
 from models.scorer import CHUNK, Scorer, pick_device
 from models.spectra import BIN
 
@@ -32,7 +34,7 @@ def test_shapes_and_ranges(scorer: Scorer, draw: Any, numbers: Any) -> None:
     n_latent = scorer.spec["network"]["n_latent"]
     assert len(scores) == n and len(scores.flags) == n
     assert scores.latent.shape == scores.latent_var.shape == (n, n_latent)
-    assert scores.responsibilities.shape == (n, len(scorer.fitted.clusters.weights))
+    assert scores.responsibilities.shape == (n, len(scorer.fitted.mixture.weights))
     np.testing.assert_allclose(scores.responsibilities.sum(1), 1, rtol=1e-6)
     for name, value in numbers(scores).items():
         assert value.dtype == (np.float32 if value.ndim == 2 else np.float64), name
@@ -45,9 +47,17 @@ def test_shapes_and_ranges(scorer: Scorer, draw: Any, numbers: Any) -> None:
 
 
 def test_the_bound_on_the_evidence_is_above_the_elbo(scorer: Scorer, draw: Any) -> None:
-    """From the same draws, and but for their scatter: log-mean-exp is above the mean, the KL term exact in one only."""
-    scores = scorer.score(draw(scorer.kind, 200, 4))
-    assert np.median(scores.log_px - scores.elbo) > -2
+    """Under the ELBO's own prior, and but for the draws' scatter; without networks it is the evidence itself."""
+    n_latent = scorer.fitted.model.n_latent
+    eye = torch.eye(n_latent, dtype=torch.float64)
+    standard = Mixture(torch.ones_like(eye[0, :1]), torch.zeros_like(eye[:1]), eye[None])
+    data = scorer.prepare(draw(scorer.kind, 200, 4))
+    with torch.no_grad():
+        found = weigh(replace(scorer.fitted, mixture=standard), data)
+        exact = scorer.fitted.model.linear_log_px(data)
+    assert float((found.log_px - found.elbo).median()) > -2
+    if scorer.fitted.model.encoder is None:
+        torch.testing.assert_close(found.log_px, exact, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,8 +86,6 @@ def test_masked_pixels_do_not_matter(scorer: Scorer, draw: Any, numbers: Any) ->
 
 def test_scores_do_not_depend_on_the_batch(scorer: Scorer, draw: Any, numbers: Any) -> None:
     """Alone, in company, in another order, and across the scorer's own chunks."""
-    # sums are in double precision; the networks in single, whose rounding depends on the rows beside
-    tolerance = 1e-5 if scorer.fitted.model.encoder is not None else 1e-9
     n = CHUNK[scorer.kind] + 9
     batch = draw(scorer.kind, n, 6)
     whole = numbers(scorer.score(batch))
@@ -95,6 +103,9 @@ def test_scores_do_not_depend_on_the_batch(scorer: Scorer, draw: Any, numbers: A
         (some, numbers(scorer.score(take(batch, some)))),
     ):
         for name, value in result.items():
+            # values are in single precision, whose rounding depends on the rows beside; a part's p-value is
+            # interpolated between the ranks of a small calibration set, which is steep where two of it nearly tie
+            tolerance = 1e-4 if name.startswith("part ") and name.endswith("_p") else 1e-5
             scale = np.abs(whole[name]).max()
             np.testing.assert_allclose(
                 value, whole[name][rows], rtol=tolerance, atol=tolerance * scale, err_msg=name

@@ -43,10 +43,10 @@ def draw(n: int, seed: int, noise: float = 1.0, bend: float = 0.0) -> Prepared:
     error = torch.randn((n, N_VALUES), generator=g) * noise / ivar.clamp(min=1).sqrt()
     x = torch.where(ivar > 0, mean + z @ basis.T + bend * z[:, :1] ** 2 + error, 0.0)
     index = torch.zeros((1, N_VALUES), dtype=torch.int64)
-    return Prepared(x, ivar, index, np.ones(n), np.ones((n, 2)), np.zeros(n))
+    return Prepared(x, ivar, index, torch.ones(n), torch.ones((n, 2)), torch.zeros(n))
 
 
-def silent(*_: Any) -> None:
+def silent(*_: Any, **__: Any) -> None:
     """No progress."""
 
 
@@ -77,7 +77,7 @@ def test_held_out_chi2_is_one_whatever_the_pipelines_errors_are_worth(noise: flo
     """The learned scale follows noise that ivar misjudges: new objects have a median χ² per degree of freedom of 1."""
     fitted = linear(draw(200, 1, noise), draw(200, 2, noise))
     with torch.no_grad():
-        chi2 = training._linear_chi2(fitted, draw(400, 3, noise))
+        chi2 = training._chi2(fitted, draw(400, 3, noise))
     assert float(chi2.median()) == pytest.approx(1, abs=0.06)
 
 
@@ -140,7 +140,7 @@ def test_a_checkpoint_is_safe_to_read(short: None, tmp_path: Path) -> None:
 
 
 def network(train: Prepared, held_out: Prepared, epochs: int, start: VAE) -> tuple[VAE, dict[str, float]]:
-    return fit_network(start, train, held_out, "spectrum", (1, N_VALUES), epochs, 0, silent, Resume(None, ""))
+    return fit_network(start, train, held_out, (1, N_VALUES), epochs, 0, silent, Resume(None, ""))
 
 
 def test_a_network_that_learned_nothing_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,11 +148,7 @@ def test_a_network_that_learned_nothing_is_not_kept(monkeypatch: pytest.MonkeyPa
     train, held_out = draw(600, 1), draw(100, 2)
     start = linear(train, held_out)
 
-    def learn_nothing(_model: VAE, _groups: Any, _loss: Any, figure: Any, *_: Any, **__: Any) -> float:
-        with torch.no_grad():
-            return float(training._typical(figure(held_out)))
-
-    monkeypatch.setattr(training, "_descend", learn_nothing)
+    monkeypatch.setattr(training, "_descend", silent)
     kept, figures = network(train, held_out, 1, start)
     assert kept is start
     assert figures["held_out_network_elbo"] == pytest.approx(figures["held_out_linear_log_px"])
@@ -170,6 +166,24 @@ def test_a_network_that_helps_is_kept() -> None:
     with torch.no_grad():
         gain = float((kept.elbo(new, eps) - start.linear_log_px(new)).mean())
     assert gain > 1  # on objects that had no part in any choice
+    with torch.no_grad():
+        chi2 = training._chi2(kept, held_out)
+    assert float(chi2.median()) == pytest.approx(1, abs=0.01)  # its residuals differ, so its noise was refitted
+
+
+@pytest.mark.parametrize(("gain", "kept"), [(-1.0, False), (0.5, False), (4.0, True)])
+def test_a_gain_must_be_over_twice_its_standard_error(
+    gain: float, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gains of standard deviation 10 of 100 held-out objects: an error of 1 nat."""
+    train, held_out = draw(600, 1), draw(100, 2)
+    start = linear(train, held_out)
+    gains = torch.from_numpy(np.random.default_rng(0).normal(size=100))
+    gains = gain + 10 * (gains - gains.mean()) / gains.std()
+    figures = iter([torch.zeros(100), torch.zeros(100), gains])  # linear, untrained, trained
+    monkeypatch.setattr(training, "_descend", silent)
+    monkeypatch.setattr(training, "_evaluate", lambda *_: next(figures))
+    assert (network(train, held_out, 1, start)[0] is not start) == kept
 
 
 def test_small_sets_stay_linear() -> None:
