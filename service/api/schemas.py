@@ -173,6 +173,7 @@ class Model(BaseModel):
     held_out: dict[str, Any] = Field(description="held-out figures by name")
     smallest_p: float | None = Field(description="the smallest p-value that its calibration set resolves")
     domain: dict[str, Any] = Field(description="what the training set covered")
+    in_force: bool = Field(description="scores what comes in when no model is named")
 
 
 class Run(BaseModel):

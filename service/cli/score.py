@@ -18,7 +18,7 @@ SILENCE_S = 5
 
 @click.command
 @click.argument("inputs", metavar="INPUT…", nargs=-1, required=True)
-@click.option("--model", help="Name or id of the model; the newest of each kind unless given.")
+@click.option("--model", help="Name or id of the model; those in force unless given.")
 @click.option(
     "--night",
     metavar="YYYY-MM-DD",
