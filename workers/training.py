@@ -10,17 +10,24 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any
 
+import sqlalchemy as sa
+
 from models.batch import CutoutBatch, SpectrumBatch
 from models.bundle import Bundle
 from models.fit import SMALLEST, fingerprint, fit_cutouts, fit_spectra
+from service.catalog.drift import reference
 from service.catalog.engine import open_catalog
+from service.catalog.labels import not_ordinary
 from service.catalog.registry import register_model
 from service.catalog.rows import ModelRow
+from service.catalog.schema import clean
 from service.settings import Settings
 from workers.batching import Sample, make_batch
 from workers.readers import read
 from workers.readers.sample import Cutout, Rejection
 
+OTHER_KINDS = {"cutout": "a cutout, not a spectrum", "spectrum": "a spectrum, not a cutout"}
+LABELLED = "labelled by a person as not ordinary"
 Report = Callable[[str, int, int], None]
 """Called with the stage's name, how much is done, and how much there is."""
 
@@ -37,16 +44,19 @@ class Trained:
 
 def train(
     settings: Settings, kind: str, paths: list[str], name: str, epochs: int | None = None, seed: int = 0,
-    report: Report = lambda *_: None,
+    report: Report = lambda *_: None, promote: bool = False, by: str = "training",
 ) -> Trained:  # fmt: skip
     """Train a bundle on files, write it under ``settings.model_dir`` and register it in the catalog.
 
-    An interrupted training of the same files with the same options goes on where it was.
+    Objects that a person labelled as not ordinary neither train nor calibrate it. It comes into force where its kind
+    has no model in force, or with ``promote``. An interrupted training of the same files with the same options goes on where it was.
 
     :raises ValueError: too few usable files, or files that do not differ; the message says what is needed.
     """
     engine = open_catalog(settings.database_url, create=True)
     samples, left_out = read_samples(kind, paths, report)
+    n_read, n_unreadable = len(samples), sum(left_out.values()) - sum(left_out[k] for k in OTHER_KINDS.values())
+    samples = _without_labelled(engine, kind, samples, left_out)
     hashes = [s.sha256 for s in samples]
     settings.model_dir.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {
@@ -90,7 +100,10 @@ def train(
                 for k, v in bundle.spec["preprocessing"].items()
                 if not isinstance(v, list) or len(v) < 20
             },
+            reference=reference(bundle.arrays["neighbours"], n_unreadable / (n_read + n_unreadable)),
         ),
+        promote,
+        by,
     )
     return Trained(bundle, len(paths), left_out)
 
@@ -105,12 +118,22 @@ def read_samples(
         if isinstance(result, Rejection):
             left_out[result.reason] += 1
         elif result.kind != kind:
-            left_out[f"a {result.kind}, not a {kind}"] += 1
+            left_out[OTHER_KINDS[result.kind]] += 1
         else:
             samples.append(result)
         if done % 20 == 0 or done == len(paths):
             report("reading", done, len(paths))
     return samples, left_out
+
+
+def _without_labelled(
+    engine: sa.Engine, kind: str, samples: list[Sample], left_out: Counter[str]
+) -> list[Sample]:
+    labelled = not_ordinary(engine, kind)
+    kept = [s for s in samples if (clean(s.survey), clean(s.object_id)) not in labelled]
+    if len(kept) < len(samples):
+        left_out[LABELLED] += len(samples) - len(kept)
+    return kept
 
 
 def cutout_batches(samples: list[Sample]) -> Iterable[CutoutBatch]:

@@ -55,6 +55,7 @@ def outliers(request: Request, query: Annotated[schemas.OutlierQuery, Query()]) 
         cluster=query.cluster,
         p=query.p,
         q=query.q,
+        flagged=query.flagged,
         cone=None if query.ra is None else Cone(query.ra, query.dec or 0.0, query.radius or 0.0),
     )
     page = ranking.outliers(_engine(request), filters, query.limit, query.page)

@@ -102,6 +102,9 @@ class OutlierQuery(BaseModel):
     )
     p: Finite | None = Field(None, gt=0, le=1, description="p-value at most this")
     q: Finite | None = Field(None, gt=0, le=1, description="q-value at most this: the false-discovery rate")
+    flagged: bool = Field(
+        False, description="with q: also discoveries of runs that look like an instrument problem"
+    )
     ra: Finite | None = Field(None, ge=0, le=360, description="centre of a cone, degrees, ICRS")
     dec: Finite | None = Field(None, ge=-90, le=90, description="centre of a cone, degrees, ICRS")
     radius: Finite | None = Field(None, ge=0, le=180, description="of the cone, degrees")
@@ -190,6 +193,9 @@ class Run(BaseModel):
     queued: int
     scored: int
     failed: int
+    problems: dict[str, str] = Field(
+        description="by model id, what looks like an instrument problem; its discoveries are withheld"
+    )
     reasons: dict[str, int] = Field(description="how many failed for each reason")
 
 
