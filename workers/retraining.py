@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +14,9 @@ from service.catalog.nights import recent_paths
 from service.catalog.registry import models_in_force, promote
 from service.catalog.schema import clean
 from service.settings import Settings
-from workers.batching import Sample, make_batch
+from workers.batching import Sample
 from workers.tasks import load_bundle
-from workers.training import Report, Trained, cutout_batches, read_samples, train
+from workers.training import Report, Trained, batches, read_samples, train
 
 HELD_OUT_SHARE = 0.1
 MAX_HELD_OUT = 500
@@ -107,7 +106,7 @@ def compare(candidate: Scorer, in_force: Scorer, samples: list[Sample]) -> Verdi
     :raises ValueError: when there is no object that both take.
     """
     misfits, others, p_values = [], [], []
-    for batch in _batches(candidate.kind, samples):
+    for batch in batches(candidate.kind, sorted(samples, key=lambda s: s.flux.shape)):
         try:
             new, old = candidate.score(batch), in_force.score(batch)
         except ValueError:  # not for this model: another number of bands
@@ -116,7 +115,9 @@ def compare(candidate: Scorer, in_force: Scorer, samples: list[Sample]) -> Verdi
         others.append(np.abs(np.log(np.maximum(old.chi2, 1e-9))))
         p_values.append(new.p_value)
     if not misfits:
-        raise ValueError(f"{in_force.id} takes none of the held-out files: promote {candidate.id} by hand, or not")
+        raise ValueError(
+            f"{in_force.id} takes none of the held-out files: promote {candidate.id} by hand, or not"
+        )
     a, b = np.concatenate(misfits), np.concatenate(others)
     a, b = (np.minimum(x, np.quantile(np.concatenate([a, b]), 0.95)) for x in (a, b))
     difference = a - b
@@ -131,9 +132,3 @@ def compare(candidate: Scorer, in_force: Scorer, samples: list[Sample]) -> Verdi
         p_value_gap=largest_gap(np.concatenate(p_values)),
         p_value_limit=widest_gap(len(a), n_calibration),
     )
-
-
-def _batches(kind: str, samples: list[Sample]) -> Iterable:
-    if kind == "cutout":
-        return cutout_batches(sorted(samples, key=lambda s: s.flux.shape))
-    return (make_batch(samples[k : k + 256]) for k in range(0, len(samples), 256))

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
+import torch
 
 from models.batch import CutoutBatch, SpectrumBatch
 from models.bundle import Bundle
-from models.fit import SMALLEST, fingerprint, fit_cutouts, fit_spectra
+from models.fit import SMALLEST, fingerprint, fit_cutouts, fit_spectra, split
+from models.scorer import Scorer
 from service.catalog.drift import reference
 from service.catalog.engine import open_catalog
 from service.catalog.labels import not_ordinary
@@ -27,6 +30,8 @@ from workers.readers import read
 from workers.readers.sample import Cutout, Rejection
 
 OTHER_KINDS = {"cutout": "a cutout, not a spectrum", "spectrum": "a spectrum, not a cutout"}
+MAX_REFERENCE = 5000
+"""Objects of the calibration set that drift is measured against."""
 LABELLED = "labelled by a person as not ordinary"
 Report = Callable[[str, int, int], None]
 """Called with the stage's name, how much is done, and how much there is."""
@@ -49,13 +54,17 @@ def train(
     """Train a bundle on files, write it under ``settings.model_dir`` and register it in the catalog.
 
     Objects that a person labelled as not ordinary neither train nor calibrate it. It comes into force where its kind
-    has no model in force, or with ``promote``. An interrupted training of the same files with the same options goes on where it was.
+    has no model in force, or with ``promote``. An interrupted training of the same files with the same options goes
+    on where it was.
 
     :raises ValueError: too few usable files, or files that do not differ; the message says what is needed.
     """
     engine = open_catalog(settings.database_url, create=True)
     samples, left_out = read_samples(kind, paths, report)
-    n_read, n_unreadable = len(samples), sum(left_out.values()) - sum(left_out[k] for k in OTHER_KINDS.values())
+    n_read, n_unreadable = (
+        len(samples),
+        sum(left_out.values()) - sum(left_out[k] for k in OTHER_KINDS.values()),
+    )
     samples = _without_labelled(engine, kind, samples, left_out)
     hashes = [s.sha256 for s in samples]
     settings.model_dir.mkdir(parents=True, exist_ok=True)
@@ -100,7 +109,9 @@ def train(
                 for k, v in bundle.spec["preprocessing"].items()
                 if not isinstance(v, list) or len(v) < 20
             },
-            reference=reference(bundle.arrays["neighbours"], n_unreadable / (n_read + n_unreadable)),
+            reference=reference(
+                _calibration_latents(bundle, samples, seed), n_unreadable / (n_read + n_unreadable)
+            ),
         ),
         promote,
         by,
@@ -134,6 +145,21 @@ def _without_labelled(
     if len(kept) < len(samples):
         left_out[LABELLED] += len(samples) - len(kept)
     return kept
+
+
+def _calibration_latents(bundle: Bundle, samples: list[Sample], seed: int) -> np.ndarray:
+    """(m, L) of the calibration set: like tonight's objects, and unlike the training set, the model never saw them."""
+    chosen = split(len(samples), seed).calibration[:MAX_REFERENCE]
+    scorer = Scorer.from_parts(bundle, torch.device("cpu"))
+    kept = [samples[i] for i in sorted(chosen)]
+    return np.concatenate([scorer.score(batch).latent for batch in batches(bundle.spec["kind"], kept)])
+
+
+def batches(kind: str, samples: list[Sample]) -> Iterable[SpectrumBatch | CutoutBatch]:
+    """Samples of one kind as batches, in their order."""
+    if kind == "cutout":
+        return cutout_batches(samples)
+    return (make_batch(samples[k : k + 256]) for k in range(0, len(samples), 256))
 
 
 def cutout_batches(samples: list[Sample]) -> Iterable[CutoutBatch]:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from service.api import schemas
 from service.api.guard import allow, limited
+from service.api.metrics import CONTENT_TYPE, exposition
 from service.api.problems import ProblemError, document
 from service.catalog import labels, queries, ranking, registry
 from service.catalog.engine import CatalogError, head_revision, revision
@@ -154,6 +156,12 @@ def submit(request: Request, response: Response, batch: schemas.Batch) -> schema
     return schemas.Accepted(
         run=started.run, queued=len(started.queued), night=started.night, models=started.models
     )
+
+
+@reading.get("/metrics", response_class=PlainTextResponse, tags=["service"])
+def metrics(request: Request) -> Response:
+    """Figures of the whole service in Prometheus' text format."""
+    return Response(exposition(_engine(request), request.app.state.queue), media_type=CONTENT_TYPE)
 
 
 @anybody.get("/health", tags=["service"])

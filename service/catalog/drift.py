@@ -3,8 +3,8 @@
 Three figures for each run and model, each with a limit:
 
 - the largest distance of the p-values' distribution from the uniform one (Kolmogorov–Smirnov);
-- the largest population-stability index of a latent dimension, Σ (a − e) ln(a / e) over the tenths of the training
-  latents, where a and e are the actual and the expected shares (Siddiqi 2006);
+- the largest population-stability index of a latent dimension, Σ (a − e) ln(a / e) over the tenths of the calibration
+  set's, where a and e are the actual and the expected shares (Siddiqi 2006);
 - the share of the inputs that were rejected.
 
 A limit is what a night may differ by without being broken, and what chance adds for so many objects at most once in a
@@ -41,7 +41,7 @@ def reference(latents: np.ndarray, rejected: float) -> dict[str, Any]:
     """What runs are compared with, JSON values.
 
     Args:
-        latents: (m, L) of training objects.
+        latents: (m, L) of the calibration set, which is as new to the model as a night is.
         rejected: share of the training inputs that could not be read.
     """
     edges = np.quantile(np.asarray(latents, float), np.linspace(0, 1, N_BINS + 1)[1:-1], axis=0)

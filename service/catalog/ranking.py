@@ -19,7 +19,6 @@ from service.catalog.lens import LensFraction, expected_lens_fractions, lens_fra
 from service.catalog.registry import ranked_models
 from service.catalog.schema import drift, embeddings, objects, observations, scores
 
-
 INSTRUMENT = "instrument-problem"
 """Flag of rows whose run is far from what the model learnt."""
 
@@ -124,9 +123,7 @@ def select_rows() -> sa.Select[Any]:
                 embeddings.c.model_id == scores.c.model_id,
             ),
         )
-        .outerjoin(
-            drift, sa.and_(drift.c.run_id == scores.c.run_id, drift.c.model_id == scores.c.model_id)
-        )
+        .outerjoin(drift, sa.and_(drift.c.run_id == scores.c.run_id, drift.c.model_id == scores.c.model_id))
         .where(observations.c.superseded.is_(False))
     )
 

@@ -92,8 +92,8 @@ def finish_if_complete(engine: sa.Engine, run_id: int) -> bool:
     """End the run when none of its inputs is queued any more; True when it has ended, now or before.
 
     Ending gives each model's scores their Benjamini–Hochberg q-values over the run, marks equal bytes under
-    several paths as duplicates, measures the run's drift, and keeps the counts as the run's summary. Any number of processes may ask at
-    once: one does the work, the others wait for it.
+    several paths as duplicates, measures the run's drift, and keeps the counts as the run's summary. Any number
+    of processes may ask at once: one does the work, the others wait for it.
     Raises CatalogError where there is no such run.
     """
     with engine.connect() as connection:

@@ -43,7 +43,7 @@ def command(kind: str, nights: int, limit: int, epochs: int | None, seed: int, a
         v = done.verdict
         result |= asdict(v)
         text += (
-            f"\n  on {v.n} held-out objects |ln χ²| {v.misfit:.3f}, that of the model in force {v.misfit_in_force:.3f}; "
+            f"\n  on {v.n} held-out objects |ln χ²| {v.misfit:.3f}, of the model in force {v.misfit_in_force:.3f}; "
             f"difference {v.difference:+.3f} ± {v.standard_error:.3f}"
             f"\n  p-values at most {v.p_value_gap:.3f} from uniform, allowed {v.p_value_limit:.3f}"
         )

@@ -22,6 +22,7 @@ NEEDS = {
     ("GET", "/outliers"): "read",
     ("GET", "/objects/x"): "read",
     ("GET", "/models"): "read",
+    ("GET", "/metrics"): "read",
     ("POST", "/objects/x/labels"): "label",
     ("POST", "/batches"): "submit",
     ("POST", "/models/x/promote"): "admin",

@@ -29,7 +29,9 @@ def row(model_id: str, kind: str = "spectrum") -> ModelRow:
     return ModelRow(model_id, model_id.split("@")[0], kind, f"/models/{model_id}", 100, 0.01, [1.0])
 
 
-def test_the_first_of_a_kind_is_in_force_and_later_ones_wait(engine: sa.Engine, models: dict[str, str]) -> None:
+def test_the_first_of_a_kind_is_in_force_and_later_ones_wait(
+    engine: sa.Engine, models: dict[str, str]
+) -> None:
     assert models_in_force(engine) == models
     register_model(engine, row(NEW))
     assert models_in_force(engine) == models
