@@ -66,7 +66,11 @@ def test_figures_of_the_queue(worked: sa.Engine, settings: Settings, redis_url: 
     app = make_app(settings.model_copy(update={"broker_url": redis_url}))
     submit_paths(app, 1, "2026-03-01", models, ["/a", "/b", "/c"], 2)  # type: ignore[arg-type]
     found = scraped(exposition(worked, app))
-    assert (found["peculiar_broker_up"], found["peculiar_queue_messages"], found["peculiar_workers"]) == (1, 2, 0)
+    assert (found["peculiar_broker_up"], found["peculiar_queue_messages"], found["peculiar_workers"]) == (
+        1,
+        2,
+        0,
+    )
 
 
 def test_a_broker_that_is_down_is_a_figure(worked: sa.Engine, settings: Settings) -> None:
