@@ -76,5 +76,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("stage_seconds", "drift", "promotions", "api_keys"):
         op.drop_table(table)
-    with op.batch_alter_table("models") as models:
-        models.drop_column("reference")
+    op.drop_column("models", "reference")
