@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.cli.console import OneLine
+from service.cli.console import OneLine, explain
 from service.logs import JsonLines, TextLines, about
 
 SECRET = "hush-hush"
@@ -52,6 +52,12 @@ def test_no_password_is_logged(kept: Kept, url: str) -> None:
     assert len(kept.lines) == 3
     assert SECRET not in "\n".join(kept.lines)
     assert "***" in kept.lines[0]
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_no_password_is_in_an_error(url: str) -> None:
+    for error in (ValueError(f"{url} is bad"), KeyError(url), RuntimeError(url), ConnectionError(url)):
+        assert SECRET not in explain(error)
 
 
 def test_json_lines_carry_what_they_are_about() -> None:
