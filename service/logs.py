@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 _ABOUT: ContextVar[Mapping[str, Any]] = ContextVar("about", default=MappingProxyType({}))
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "about"}
+IDS = ("run", "batch", "object", "path", "caller", "status", "seconds")
+"""What a line may say that it is about; other libraries hang whole messages on their records."""
 # A password may hold an @ that should have been quoted, so it ends at the last one of the word.
 _IN_ACCOUNT = re.compile(r"(?<=://)([^\s:/@]*):\S+@")
 _IN_QUERY = re.compile(r"([?&](?:password|passwd|pwd|sslpassword)=)[^&\s'\"]+", re.IGNORECASE)
@@ -65,5 +66,5 @@ class JsonLines(logging.Formatter):
 
 def _ids(record: logging.LogRecord) -> dict[str, Any]:
     """What the block and the call (``extra=``) say that the record is about."""
-    extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
-    return {**_ABOUT.get(), **extra}
+    found = {**_ABOUT.get(), **vars(record)}
+    return {name: found[name] for name in IDS if name in found}
