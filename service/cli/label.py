@@ -22,7 +22,8 @@ def command(object_id: str | None, label: str | None, by: str | None, file: Path
     """Record a human label for one object, or those of a file.
 
     LABEL is lens, not-lens, interesting, artefact, or a word of your own. The newest label by each person
-    counts; earlier ones are kept. lens, not-lens and artefact make up the lens fractions.
+    counts; earlier ones are kept. lens, not-lens and artefact make up the lens fractions. Training leaves out
+    what is labelled as anything but ordinary, normal or not-lens.
     """
     from service.catalog.engine import open_catalog
     from service.catalog.labels import Label, read_labels, record_labels
