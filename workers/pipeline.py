@@ -80,9 +80,9 @@ def score_manifest(
         with clock.stage("write"):
             write(engine, manifest.run, rows.scored, rows.rejected)
     clock.seconds["score"] = clock.total() - sum(clock.seconds.values())
+    finish_if_complete(engine, manifest.run)
     add_seconds(engine, manifest.run, clock.seconds)
     logger.info("scored %d of %d paths in %.1f s", n_scored, len(manifest.paths), clock.total())
-    finish_if_complete(engine, manifest.run)
 
 
 def score_paths(

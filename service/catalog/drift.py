@@ -28,8 +28,8 @@ FEWEST = 30
 MOST = 50_000
 """Objects that a larger run is judged by."""
 CHANCE = 1e-3
-GAP = 0.1
-"""Of the p-values: one object in ten may be out of the ordinary."""
+GAP = 0.2
+"""Of the p-values: one object in five may be out of the ordinary."""
 SHIFT = 0.25
 """Of the latents: where a population counts as changed by the index's common rule."""
 REJECTED = 0.1
