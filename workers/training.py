@@ -61,10 +61,8 @@ def train(
     """
     engine = open_catalog(settings.database_url, create=True)
     samples, left_out = read_samples(kind, paths, report)
-    n_read, n_unreadable = (
-        len(samples),
-        sum(left_out.values()) - sum(left_out[k] for k in OTHER_KINDS.values()),
-    )
+    unreadable = left_out.total() - sum(left_out[reason] for reason in OTHER_KINDS.values())
+    rejected = unreadable / max(1, len(samples) + unreadable)
     samples = _without_labelled(engine, kind, samples, left_out)
     hashes = [s.sha256 for s in samples]
     settings.model_dir.mkdir(parents=True, exist_ok=True)
@@ -109,9 +107,7 @@ def train(
                 for k, v in bundle.spec["preprocessing"].items()
                 if not isinstance(v, list) or len(v) < 20
             },
-            reference=reference(
-                _calibration_latents(bundle, samples, seed), n_unreadable / (n_read + n_unreadable)
-            ),
+            reference=reference(_calibration_latents(bundle, samples, seed), rejected),
         ),
         promote,
         by,

@@ -39,7 +39,8 @@ def make_api(settings: Settings, keys_required: bool = True) -> FastAPI:
         title="Peculiar",
         version=__version__,
         summary="Calibrated anomaly scores for spectra and image cutouts.",
-        description="Angles are in degrees (ICRS), times in UTC. Errors are problem documents (RFC 9457).",
+        description="Angles are in degrees (ICRS), times in UTC. Errors are problem documents (RFC 9457). "
+        "Where keys are asked for, send one as `Authorization: Bearer KEY`.",
         license_info={"name": "BSD-3-Clause", "identifier": "BSD-3-Clause"},
         lifespan=lifespan,
     )

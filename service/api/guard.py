@@ -67,8 +67,8 @@ def allow(role: str) -> Callable[..., None]:
             raise ProblemError(
                 401, f"{what}; send one as `Authorization: Bearer KEY`", {"WWW-Authenticate": "Bearer"}
             )
-        _take(request, f"key {caller.name}")
         request.state.caller = caller.name
+        _take(request, f"key {caller.name}")
         if not caller.may(role):
             raise ProblemError(
                 403, f"this needs a key with the role {role}, and {caller.name!r} has {caller.role}"
