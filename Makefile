@@ -20,10 +20,14 @@ picture: $(VENV)/stamp-run  ## draw the README's picture anew, from a demo
 test: $(VENV)/stamp-dev  ## every test, with a real PostgreSQL and a real Redis
 	PYTHON=$(BIN)/python tests/services.sh $(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/stamp-dev  ## style and types
+check: $(VENV)/stamp-dev  ## style, types, known vulnerabilities of what is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/audit
+
+audit: $(VENV)/stamp-dev  ## ask PyPI for known vulnerabilities of what is installed
+	$(BIN)/python .ci/audit
 
 clean:  ## remove the virtual environment and what the tools leave behind
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .scratch
@@ -44,5 +48,5 @@ $(VENV)/stamp-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,check]'
 	@touch $@ $(VENV)/stamp-run
 
-.PHONY: help demo picture test check clean
+.PHONY: help demo picture test check audit clean
 .DEFAULT_GOAL := help

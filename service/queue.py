@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 SCORE_TASK = "peculiar.score"
 NIGHTLY_TASK = "peculiar.nightly"
 QUEUE = "peculiar"
+LAST = 9
+"""Priority of a backfill. On Redis 0 comes first, which is what messages without one have; RabbitMQ, where the queue
+has no priorities unless it is told so, takes messages as they came."""
 
 # Redis keeps a delivered message aside until it is acknowledged, and hands it out again once it has lain
 # there for the visibility timeout. Workers renew that lease while they live (workers/lease.py), so it can
@@ -122,25 +125,30 @@ def reachable(app: Celery) -> Iterator[None]:
         raise BrokerError(f"the broker at {connection.as_uri()} does not answer: {reason}") from error
 
 
-def submit(app: Celery, manifest: Manifest) -> None:
-    """Put one message on the queue.
+def submit(app: Celery, manifest: Manifest, backfill: bool = False) -> None:
+    """Put one message on the queue, with ``backfill`` behind all that are not.
 
     :raises BrokerError: when the broker cannot be reached.
     """
     with reachable(app):
-        app.send_task(SCORE_TASK, kwargs={"manifest": manifest.model_dump(mode="json")})
+        app.send_task(
+            SCORE_TASK,
+            kwargs={"manifest": manifest.model_dump(mode="json")},
+            priority=LAST if backfill else None,
+        )
 
 
 def submit_paths(
-    app: Celery, run: int, night: date, models: dict[str, str], paths: Sequence[str], batch_size: int
-) -> None:
+    app: Celery, run: int, night: date, models: dict[str, str], paths: Sequence[str], batch_size: int,
+    backfill: bool = False,
+) -> None:  # fmt: skip
     """Put all paths of a run on the queue, ``batch_size`` to a message.
 
     :raises BrokerError: when the broker cannot be reached.
     """
     for start in range(0, len(paths), batch_size):
         chunk = list(paths[start : start + batch_size])
-        submit(app, Manifest(run=run, night=night, models=models, paths=chunk))
+        submit(app, Manifest(run=run, night=night, models=models, paths=chunk), backfill)
 
 
 def waiting_messages(app: Celery) -> int:

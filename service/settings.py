@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -32,6 +32,16 @@ class Settings(BaseSettings):
         "16:00",
         pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
         description="when `peculiar beat` starts the nightly run, UTC",
+    )
+
+    api_keys: Literal["auto", "always"] = Field(
+        "auto", description="auto: the API asks for keys unless it listens on loopback; always: there too"
+    )
+    rate_limit: int = Field(
+        600, ge=1, description="requests a minute that the API takes of one key, or of one address without"
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="of what worker, beat and serve log: text or json"
     )
 
     @field_validator("data_roots", mode="before")

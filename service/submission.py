@@ -36,13 +36,13 @@ class Submission:
 
 
 def models_in_force(engine: sa.Engine, name: str | None = None) -> dict[str, str]:
-    """Model id by kind: the newest of each kind, or only what goes by this name or full id.
+    """Model id by kind: those in force, or only what goes by this name or full id.
 
     :raises CatalogError: when no model is called ``name``.
     """
     if name is not None:
         return {model["kind"]: model["id"] for model in registry.find_models(engine, name)}
-    return {kind: model["id"] for kind, model in registry.newest_models(engine).items()}
+    return registry.models_in_force(engine)
 
 
 def start_run(
@@ -52,8 +52,9 @@ def start_run(
     paths: Sequence[str],
     models: dict[str, str],
     night: date | None = None,
+    backfill: bool = False,
 ) -> Submission:
-    """Put paths into a run and on the queue.
+    """Put paths into a run and on the queue; with ``backfill`` behind everything else that waits there.
 
     With ``night`` they join that night's run with these models, which is one however often it is started:
     what it has scored or failed already is not queued again unless the file has changed. Without, they get
@@ -70,7 +71,7 @@ def start_run(
         # Left over from a start that died, or from a broker that lost its messages. What is scored twice by
         # this changes nothing.
         queued = sorted({*queued, *runs.outstanding(engine, run)})
-    submit_paths(app, run, today, models, queued, settings.batch_size)
+    submit_paths(app, run, today, models, queued, settings.batch_size, backfill)
     runs.finish_if_complete(engine, run)  # nothing may have been queued at all
     return Submission(run, today, models, queued)
 

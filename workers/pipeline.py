@@ -18,6 +18,7 @@ from models.batch import Batch, Scores
 from service.catalog.rows import RejectedRow, ScoredRow
 from service.queue import Manifest
 from workers.batching import MAX_PIXELS, Sample, groups, make_batch, trusted_redshift
+from workers.clock import Clock
 from workers.readers import read as read_file
 from workers.readers.sample import Rejection, Spectrum
 
@@ -69,11 +70,19 @@ def score_manifest(
 
     :raises sqlalchemy.exc.OperationalError: when the catalog cannot be reached; nothing is half-written.
     """
+    from service.catalog.figures import add_seconds
     from service.catalog.runs import finish_if_complete
 
-    for rows in score_paths(manifest.paths, manifest.models, manifest.night, load_scorer, read):
-        write(engine, manifest.run, rows.scored, rows.rejected)
+    clock, n_scored = Clock(), 0
+    timed_read = clock.timed("read", read)
+    for rows in score_paths(manifest.paths, manifest.models, manifest.night, load_scorer, timed_read):
+        n_scored += len(rows.scored)
+        with clock.stage("write"):
+            write(engine, manifest.run, rows.scored, rows.rejected)
+    clock.seconds["score"] = clock.total() - sum(clock.seconds.values())
     finish_if_complete(engine, manifest.run)
+    add_seconds(engine, manifest.run, clock.seconds)
+    logger.info("scored %d of %d paths in %.1f s", n_scored, len(manifest.paths), clock.total())
 
 
 def score_paths(
@@ -100,7 +109,7 @@ def _read_some(paths: Iterable[str], read: Read) -> Iterator[tuple[Rows, list[Sa
         try:
             result = read(path)
         except Exception as error:  # a reader promises not to raise; its bug must not cost the other paths
-            logger.exception("the reader failed on %s", path)
+            logger.exception("the reader failed on %s", path, extra={"path": path})
             result = Rejection(path, READER_FAILED, repr(error))
         if isinstance(result, Rejection):
             rows.rejected.append(
@@ -151,7 +160,8 @@ def _score_or_halve(samples: list[Sample], scorer: Scorer, night: date, rows: Ro
         # Models raise ValueError for what they do not take: the input's fault. Anything else is ours.
         reason = DOES_NOT_FIT if isinstance(error, ValueError) else SCORER_FAILED
         if reason is SCORER_FAILED:
-            logger.exception("the scorer %s failed on %s", scorer.id, samples[0].path)
+            ids = {"object": samples[0].object_id, "path": samples[0].path}
+            logger.exception("the scorer %s failed on %s", scorer.id, samples[0].path, extra=ids)
         rows.reject(samples[0], reason, str(error) or repr(error), scorer.id)
         return
     for i, sample in enumerate(samples):
@@ -221,8 +231,9 @@ def write(engine: Engine, run: int, scored: Sequence[ScoredRow], rejected: Seque
                 if rejected[half]:
                     write(engine, run, (), rejected[half])
         elif scored:
-            logger.exception("the catalog refused the row of %s", scored[0].path)
             row = scored[0]
+            ids = {"object": row.object_id, "path": row.path}
+            logger.exception("the catalog refused the row of %s", row.path, extra=ids)
             guilty = RejectedRow(row.path, WRITER_FAILED, str(error), row.kind, row.model, row.sha256)
             write_batch(engine, run, [], [guilty])
         else:

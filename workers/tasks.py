@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from service.catalog.engine import CatalogError, open_catalog
+from service.logs import about
 from service.queue import NIGHTLY_TASK, SCORE_TASK, Manifest
 from service.settings import Settings
 
@@ -58,10 +59,11 @@ def register(
     def score(task: Any, manifest: dict[str, Any]) -> None:
         from workers.pipeline import score_manifest
 
-        try:
-            score_manifest(engine(task), Manifest.model_validate(manifest), load)
-        except CATALOG_GONE as error:
-            _put_off(task, error)
+        with about(run=manifest.get("run"), batch=task.request.id):
+            try:
+                score_manifest(engine(task), Manifest.model_validate(manifest), load)
+            except CATALOG_GONE as error:
+                _put_off(task, error)
 
     @app.task(name=NIGHTLY_TASK, **options)
     def nightly(task: Any) -> None:

@@ -10,17 +10,29 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any
 
+import numpy as np
+import sqlalchemy as sa
+import torch
+
 from models.batch import CutoutBatch, SpectrumBatch
 from models.bundle import Bundle
-from models.fit import SMALLEST, fingerprint, fit_cutouts, fit_spectra
+from models.fit import SMALLEST, fingerprint, fit_cutouts, fit_spectra, split
+from models.scorer import Scorer
+from service.catalog.drift import reference
 from service.catalog.engine import open_catalog
+from service.catalog.labels import not_ordinary
 from service.catalog.registry import register_model
 from service.catalog.rows import ModelRow
+from service.catalog.schema import clean
 from service.settings import Settings
 from workers.batching import Sample, make_batch
 from workers.readers import read
 from workers.readers.sample import Cutout, Rejection
 
+OTHER_KINDS = {"cutout": "a cutout, not a spectrum", "spectrum": "a spectrum, not a cutout"}
+MAX_REFERENCE = 5000
+"""Objects of the calibration set that drift is measured against."""
+LABELLED = "labelled by a person as not ordinary"
 Report = Callable[[str, int, int], None]
 """Called with the stage's name, how much is done, and how much there is."""
 
@@ -37,16 +49,21 @@ class Trained:
 
 def train(
     settings: Settings, kind: str, paths: list[str], name: str, epochs: int | None = None, seed: int = 0,
-    report: Report = lambda *_: None,
+    report: Report = lambda *_: None, promote: bool = False, by: str = "training",
 ) -> Trained:  # fmt: skip
     """Train a bundle on files, write it under ``settings.model_dir`` and register it in the catalog.
 
-    An interrupted training of the same files with the same options goes on where it was.
+    Objects that a person labelled as not ordinary neither train nor calibrate it. It comes into force where its kind
+    has no model in force, or with ``promote``. An interrupted training of the same files with the same options goes
+    on where it was.
 
     :raises ValueError: too few usable files, or files that do not differ; the message says what is needed.
     """
     engine = open_catalog(settings.database_url, create=True)
     samples, left_out = read_samples(kind, paths, report)
+    unreadable = left_out.total() - sum(left_out[reason] for reason in OTHER_KINDS.values())
+    rejected = unreadable / max(1, len(samples) + unreadable)
+    samples = _without_labelled(engine, kind, samples, left_out)
     hashes = [s.sha256 for s in samples]
     settings.model_dir.mkdir(parents=True, exist_ok=True)
     options: dict[str, Any] = {
@@ -90,7 +107,10 @@ def train(
                 for k, v in bundle.spec["preprocessing"].items()
                 if not isinstance(v, list) or len(v) < 20
             },
+            reference=reference(_calibration_latents(bundle, samples, seed), rejected),
         ),
+        promote,
+        by,
     )
     return Trained(bundle, len(paths), left_out)
 
@@ -105,12 +125,37 @@ def read_samples(
         if isinstance(result, Rejection):
             left_out[result.reason] += 1
         elif result.kind != kind:
-            left_out[f"a {result.kind}, not a {kind}"] += 1
+            left_out[OTHER_KINDS[result.kind]] += 1
         else:
             samples.append(result)
         if done % 20 == 0 or done == len(paths):
             report("reading", done, len(paths))
     return samples, left_out
+
+
+def _without_labelled(
+    engine: sa.Engine, kind: str, samples: list[Sample], left_out: Counter[str]
+) -> list[Sample]:
+    labelled = not_ordinary(engine, kind)
+    kept = [s for s in samples if (clean(s.survey), clean(s.object_id)) not in labelled]
+    if len(kept) < len(samples):
+        left_out[LABELLED] += len(samples) - len(kept)
+    return kept
+
+
+def _calibration_latents(bundle: Bundle, samples: list[Sample], seed: int) -> np.ndarray:
+    """(m, L) of the calibration set: like tonight's objects, and unlike the training set, the model never saw them."""
+    chosen = split(len(samples), seed).calibration[:MAX_REFERENCE]
+    scorer = Scorer.from_parts(bundle, torch.device("cpu"))
+    kept = [samples[i] for i in sorted(chosen)]
+    return np.concatenate([scorer.score(batch).latent for batch in batches(bundle.spec["kind"], kept)])
+
+
+def batches(kind: str, samples: list[Sample]) -> Iterable[SpectrumBatch | CutoutBatch]:
+    """Samples of one kind as batches, in their order."""
+    if kind == "cutout":
+        return cutout_batches(samples)
+    return (make_batch(samples[k : k + 256]) for k in range(0, len(samples), 256))
 
 
 def cutout_batches(samples: list[Sample]) -> Iterable[CutoutBatch]:

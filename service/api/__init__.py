@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from peculiar import __version__
 from service.api import problems, routes
+from service.api.access import AccessLog
+from service.api.guard import RateLimit
 from service.api.limits import BodyLimit
 from service.catalog.engine import open_catalog
 from service.queue import make_app
@@ -18,8 +21,8 @@ MAX_BODY = 2_000_000
 """Bytes in the body of a request."""
 
 
-def make_api(settings: Settings) -> FastAPI:
-    """The application for these settings.
+def make_api(settings: Settings, keys_required: bool = True) -> FastAPI:
+    """The application for these settings; without ``keys_required`` whoever reaches it may do everything.
 
     Raises CatalogError where there is no catalog with the schema that this program needs.
     """
@@ -30,21 +33,28 @@ def make_api(settings: Settings) -> FastAPI:
         yield
         engine.dispose()
 
-    api = FastAPI(
+    # The page of documentation comes with its scripts: a browser in an observatory may reach no other host.
+    api = FastAPIOffline(
+        redoc_url=None,
         title="Peculiar",
         version=__version__,
         summary="Calibrated anomaly scores for spectra and image cutouts.",
-        description="Angles are in degrees (ICRS), times in UTC. Errors are problem documents (RFC 9457).",
+        description="Angles are in degrees (ICRS), times in UTC. Errors are problem documents (RFC 9457). "
+        "Where keys are asked for, send one as `Authorization: Bearer KEY`.",
         license_info={"name": "BSD-3-Clause", "identifier": "BSD-3-Clause"},
         lifespan=lifespan,
     )
     api.state.settings = settings
     api.state.engine = engine
+    api.state.keys_required = keys_required
+    api.state.rate_limit = RateLimit(settings.rate_limit)
     # A queue in memory has no worker in this process, so nothing may be put on it.
     api.state.queue = None if settings.broker_url.startswith("memory://") else make_app(settings)
-    api.include_router(routes.router)
+    for router in routes.ROUTERS:
+        api.include_router(router)
     problems.install(api)
     api.add_middleware(BodyLimit, limit=MAX_BODY)
+    api.add_middleware(AccessLog)
     _document_problems(api)
     return api
 

@@ -49,9 +49,9 @@ class Problem(BaseModel):
 class ProblemError(Exception):
     """Ends a request with a problem document."""
 
-    def __init__(self, status: int, detail: str, **members: Any) -> None:
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(detail)
-        self.status, self.detail, self.members = status, detail, members
+        self.status, self.detail, self.headers = status, detail, headers
 
 
 def problem(
@@ -76,7 +76,7 @@ def install(api: FastAPI) -> None:
 
     @api.exception_handler(ProblemError)
     def _ours(request: Request, error: ProblemError) -> JSONResponse:
-        return problem(error.status, error.detail, members=error.members)
+        return problem(error.status, error.detail, error.headers)
 
     @api.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""The routes of the API."""
+"""The routes of the API, on a router for each role that a key may need."""
 
 from __future__ import annotations
 
@@ -7,19 +7,31 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import sqlalchemy as sa
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from service.api import schemas
+from service.api.guard import allow, limited
+from service.api.metrics import CONTENT_TYPE, exposition
 from service.api.problems import ProblemError, document
 from service.catalog import labels, queries, ranking, registry
 from service.catalog.engine import CatalogError, head_revision, revision
 from service.catalog.healpix import Cone
+from service.catalog.keys import ROLES
+from service.queue import live_workers
 from service.settings import Settings
 
 if TYPE_CHECKING:
     from celery import Celery
 
-router = APIRouter(responses=document())
+
+def _router(role: str) -> APIRouter:
+    return APIRouter(dependencies=[Depends(allow(role))], responses=document(401, 403, 429))
+
+
+reading, labelling, submitting, administering = map(_router, ROLES)
+anybody = APIRouter(dependencies=[Depends(limited)], responses=document(429))
+ROUTERS = (reading, labelling, submitting, administering, anybody)
 
 Model = Annotated[schemas.Text | None, Query(description="id or name", examples=["sdss"])]
 Kind = Annotated[schemas.Kind | None, Query(description="where spectrum and cutout share the identity")]
@@ -32,7 +44,7 @@ def _engine(request: Request) -> sa.Engine:
     return engine
 
 
-@router.get("/outliers", responses=document(404), tags=["objects"])
+@reading.get("/outliers", responses=document(404), tags=["objects"])
 def outliers(request: Request, query: Annotated[schemas.OutlierQuery, Query()]) -> schemas.Outliers:
     """The most anomalous observations, page by page."""
     centre = (query.ra, query.dec, query.radius)
@@ -45,13 +57,14 @@ def outliers(request: Request, query: Annotated[schemas.OutlierQuery, Query()]) 
         cluster=query.cluster,
         p=query.p,
         q=query.q,
+        flagged=query.flagged,
         cone=None if query.ra is None else Cone(query.ra, query.dec or 0.0, query.radius or 0.0),
     )
     page = ranking.outliers(_engine(request), filters, query.limit, query.page)
     return schemas.Outliers.model_validate({"items": page.rows, "next": page.next})
 
 
-@router.get("/objects/{object_id:path}/neighbours", responses=document(404, 409), tags=["objects"])
+@reading.get("/objects/{object_id:path}/neighbours", responses=document(404, 409), tags=["objects"])
 def neighbours(
     request: Request,
     object_id: ObjectId,
@@ -65,7 +78,7 @@ def neighbours(
     return [schemas.Neighbour.model_validate(row) for row in found]
 
 
-@router.post(
+@labelling.post(
     "/objects/{object_id:path}/labels", status_code=201, responses=document(400, 404, 413), tags=["objects"]
 )
 def label(request: Request, object_id: ObjectId, said: schemas.NewLabel) -> schemas.Recorded:
@@ -74,7 +87,7 @@ def label(request: Request, object_id: ObjectId, said: schemas.NewLabel) -> sche
     return schemas.Recorded(objects=n)
 
 
-@router.get("/objects/{object_id:path}", responses=document(404, 409), tags=["objects"])
+@reading.get("/objects/{object_id:path}", responses=document(404, 409), tags=["objects"])
 def one_object(
     request: Request, object_id: ObjectId, kind: Kind = None, survey: Survey = None
 ) -> schemas.Object:
@@ -82,19 +95,28 @@ def one_object(
     return schemas.Object.model_validate(queries.one_object(_engine(request), object_id, kind, survey))
 
 
-@router.get("/clusters", responses=document(404), tags=["models"])
+@reading.get("/clusters", responses=document(404), tags=["models"])
 def clusters(request: Request, model: Model = None) -> list[schemas.Cluster]:
     """The clusters of a model, or of the newest scored model of each kind, with their lens fractions."""
     return [schemas.Cluster.model_validate(row) for row in queries.list_clusters(_engine(request), model)]
 
 
-@router.get("/models", tags=["models"])
+@reading.get("/models", tags=["models"])
 def models(request: Request, kind: Annotated[schemas.Kind | None, Query()] = None) -> list[schemas.Model]:
     """All models, the newest first."""
     return [schemas.Model.model_validate(row) for row in registry.list_models(_engine(request), kind)]
 
 
-@router.get("/runs", tags=["runs"])
+@administering.post("/models/{model}/promote", responses=document(404), tags=["models"])
+def promote(
+    request: Request, model: Annotated[schemas.Text, Path(examples=["sdss@0123456789ab"])]
+) -> schemas.Model:
+    """Put a model, by id or name, in force for its kind: it scores what comes from now on."""
+    by = getattr(request.state, "caller", "API")
+    return schemas.Model.model_validate(registry.promote(_engine(request), model, by))
+
+
+@reading.get("/runs", tags=["runs"])
 def runs(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
@@ -106,13 +128,13 @@ def runs(
     return [schemas.Run.model_validate(row) for row in queries.list_runs(_engine(request), limit, before)]
 
 
-@router.get("/runs/{run_id}", responses=document(404), tags=["runs"])
+@reading.get("/runs/{run_id}", responses=document(404), tags=["runs"])
 def one_run(request: Request, run_id: Annotated[int, Path(ge=1, le=schemas.BIGGEST_ID)]) -> schemas.Run:
     """One run, as far as it is now."""
     return schemas.Run.model_validate(queries.one_run(_engine(request), run_id))
 
 
-@router.post("/batches", status_code=202, responses=document(400, 403, 404, 413, 503), tags=["runs"])
+@submitting.post("/batches", status_code=202, responses=document(400, 403, 404, 413, 503), tags=["runs"])
 def submit(request: Request, response: Response, batch: schemas.Batch) -> schemas.Accepted:
     """Queue files to be scored by the workers; `/runs/{id}` tells how far they are."""
     from kombu.exceptions import OperationalError
@@ -136,15 +158,22 @@ def submit(request: Request, response: Response, batch: schemas.Batch) -> schema
     )
 
 
-@router.get("/health", tags=["service"])
+@reading.get("/metrics", response_class=PlainTextResponse, tags=["service"])
+def metrics(request: Request) -> Response:
+    """Figures of the whole service in Prometheus' text format."""
+    return Response(exposition(_engine(request), request.app.state.queue), media_type=CONTENT_TYPE)
+
+
+@anybody.get("/health", tags=["service"])
 def health() -> schemas.Health:
     """This process answers."""
     return schemas.Health()
 
 
-@router.get("/ready", responses=document(503), tags=["service"])
+@anybody.get("/ready", responses=document(503), tags=["service"])
 def ready(request: Request) -> schemas.Health:
-    """The catalog answers and has this program's schema, and the broker answers where there is one."""
+    """A file that is submitted now would be scored: the catalog answers with this program's schema, the broker
+    answers, a worker lives, and a model is in force."""
     from kombu.exceptions import OperationalError
 
     try:
@@ -153,16 +182,25 @@ def ready(request: Request) -> schemas.Health:
         raise ProblemError(503, "the catalog does not answer") from error
     if current != head_revision():
         raise ProblemError(503, "the catalog has another schema than this program: run `peculiar db upgrade`")
-    if request.app.state.queue is not None:
-        try:
-            check_broker(request.app.state.queue)
-        except (OperationalError, OSError) as error:
-            raise ProblemError(503, "the broker does not answer") from error
+    app = _queue(request)
+    try:
+        check_broker(app)
+        workers = live_workers(app)
+    except (OperationalError, OSError) as error:
+        raise ProblemError(503, "the broker does not answer") from error
+    if not workers:
+        raise ProblemError(503, "no worker answers: start one with `peculiar worker`")
+    if not registry.models_in_force(_engine(request)):
+        raise ProblemError(503, "no model is in force: train one with `peculiar train`")
     return schemas.Health()
 
 
 def confined(path: str, roots: list[FilePath]) -> str:
-    """The path with all links resolved, when it lies under one of the roots. Raises ProblemError (403)."""
+    """The path with all links resolved, when it lies under one of the roots. Raises ProblemError (403).
+
+    What is queued is the resolved path. A worker that opens it later follows links that were made in between, so
+    only people who may read the workers' files anyway may write to the roots.
+    """
     if not roots:
         raise ProblemError(403, "this service reads no files: its operator has not set PECULIAR_DATA_ROOTS")
     # Whether the file exists makes no difference here, so nothing can be learnt about paths elsewhere.

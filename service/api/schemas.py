@@ -102,6 +102,9 @@ class OutlierQuery(BaseModel):
     )
     p: Finite | None = Field(None, gt=0, le=1, description="p-value at most this")
     q: Finite | None = Field(None, gt=0, le=1, description="q-value at most this: the false-discovery rate")
+    flagged: bool = Field(
+        False, description="with q: also discoveries of runs that look like an instrument problem"
+    )
     ra: Finite | None = Field(None, ge=0, le=360, description="centre of a cone, degrees, ICRS")
     dec: Finite | None = Field(None, ge=-90, le=90, description="centre of a cone, degrees, ICRS")
     radius: Finite | None = Field(None, ge=0, le=180, description="of the cone, degrees")
@@ -173,6 +176,7 @@ class Model(BaseModel):
     held_out: dict[str, Any] = Field(description="held-out figures by name")
     smallest_p: float | None = Field(description="the smallest p-value that its calibration set resolves")
     domain: dict[str, Any] = Field(description="what the training set covered")
+    in_force: bool = Field(description="scores what comes in when no model is named")
 
 
 class Run(BaseModel):
@@ -189,6 +193,9 @@ class Run(BaseModel):
     queued: int
     scored: int
     failed: int
+    problems: dict[str, str] = Field(
+        description="by model id, what looks like an instrument problem; its discoveries are withheld"
+    )
     reasons: dict[str, int] = Field(description="how many failed for each reason")
 
 

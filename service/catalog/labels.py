@@ -14,6 +14,8 @@ from service.catalog.engine import CatalogError, writing
 from service.catalog.schema import clean, labels, objects
 from service.catalog.statements import chunks
 
+ORDINARY = ("ordinary", "normal", "not-lens")
+"""Labels that leave an object among the ordinary ones; ``not-lens`` says only what it is not."""
 LONGEST = 100
 """Characters in a label or a name."""
 
@@ -65,6 +67,18 @@ def record_labels(engine: sa.Engine, said: Iterable[Label]) -> int:
         if rows:
             connection.execute(sa.insert(labels), rows)
     return len({row["object_id"] for row in rows})
+
+
+def not_ordinary(engine: sa.Engine, kind: str) -> set[tuple[str, str]]:
+    """(survey, object_id) of the objects of which somebody's newest label is none of ORDINARY."""
+    newest = sa.select(sa.func.max(labels.c.id)).group_by(labels.c.object_id, labels.c.by)
+    wanted = (
+        sa.select(objects.c.survey, objects.c.object_id)
+        .join(labels, labels.c.object_id == objects.c.id)
+        .where(objects.c.kind == kind, labels.c.id.in_(newest), labels.c.label.not_in(ORDINARY))
+    )
+    with engine.connect() as connection:
+        return {(row.survey, row.object_id) for row in connection.execute(wanted)}
 
 
 def read_labels(path: Path, by: str) -> list[Label]:

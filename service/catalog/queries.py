@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from service.catalog.drift import flagged
 from service.catalog.engine import CatalogError, NotFoundError
 from service.catalog.lens import lens_fractions
 from service.catalog.ranking import finish_rows, select_rows
@@ -208,7 +209,8 @@ def _with_counts(engine: sa.Engine, run: sa.RowMapping) -> dict[str, Any]:
         numbers = {"queued": 0} | run["summary"]
     else:
         numbers = counts(engine, run["id"])
-    return row | {name: numbers[name] for name in ("found", *STATUSES, "reasons")}
+    problems = flagged(engine, [run["id"]]).get(run["id"], {})
+    return row | {name: numbers[name] for name in ("found", *STATUSES, "reasons")} | {"problems": problems}
 
 
 def status(engine: sa.Engine, n_runs: int = 10) -> dict[str, Any]:

@@ -17,7 +17,10 @@ from service.catalog.engine import CatalogError
 from service.catalog.healpix import Cone, in_cone
 from service.catalog.lens import LensFraction, expected_lens_fractions, lens_fractions
 from service.catalog.registry import ranked_models
-from service.catalog.schema import embeddings, objects, observations, scores
+from service.catalog.schema import drift, embeddings, objects, observations, scores
+
+INSTRUMENT = "instrument-problem"
+"""Flag of rows whose run is far from what the model learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Filters:
     q: float | None = None
     """q-value at most this: the expected share of false discoveries among the rows"""
     cone: Cone | None = None
+    flagged: bool = False
+    """With ``q``: also discoveries of runs that look like an instrument problem, which are withheld otherwise."""
 
     def conditions(self) -> list[sa.ColumnElement[bool]]:
         wanted: list[sa.ColumnElement[bool]] = []
@@ -46,6 +51,8 @@ class Filters:
             wanted.append(scores.c.p_value <= self.p)
         if self.q is not None:
             wanted.append(scores.c.q_value <= self.q)
+            if not self.flagged:
+                wanted.append(sa.func.coalesce(drift.c.problem, "") == "")
         if self.cone is not None:
             wanted.append(in_cone(self.cone))
         return wanted
@@ -105,6 +112,7 @@ def select_rows() -> sa.Select[Any]:
             observations.c.reader_flags,
             observations.c.duplicate,
             embeddings.c.responsibilities,
+            drift.c.problem,
         )
         .join(observations, observations.c.id == scores.c.observation_id)
         .join(objects, objects.c.id == observations.c.object_id)
@@ -115,6 +123,7 @@ def select_rows() -> sa.Select[Any]:
                 embeddings.c.model_id == scores.c.model_id,
             ),
         )
+        .outerjoin(drift, sa.and_(drift.c.run_id == scores.c.run_id, drift.c.model_id == scores.c.model_id))
         .where(observations.c.superseded.is_(False))
     )
 
@@ -129,6 +138,8 @@ def finish_rows(
         flags = {flag for text in (row["flags"], row["reader_flags"]) for flag in text.split(",") if flag}
         if row["duplicate"]:
             flags.add("duplicate")
+        if row["problem"]:
+            flags.add(INSTRUMENT)
         derived = {"lens_fraction": lens_fraction, "flags": ",".join(sorted(flags))}
         rows.append(
             {name: derived[name] if name in derived else row[name] for name in NAMES}

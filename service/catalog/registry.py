@@ -1,4 +1,8 @@
-"""The models that the catalog knows: registering, finding them by name."""
+"""The models that the catalog knows: registering them, finding them by name, and which of them is in force.
+
+In force is what scores inputs when no model is named. The first model of a kind is in force at once; later ones when
+they are promoted. A rollback withdraws the last promotion, so the one before it holds again; nothing is forgotten.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.catalog.engine import NotFoundError, writing
+from service.catalog.engine import CatalogError, NotFoundError, writing
 from service.catalog.rows import ModelRow
-from service.catalog.schema import clusters, models, scores
+from service.catalog.schema import clusters, models, promotions, scores
 from service.catalog.statements import finite_json, upsert
 
+HOLDING = promotions.c.withdrawn_at.is_(None)
 
-def register_model(engine: sa.Engine, model: ModelRow) -> None:
-    """Put a trained bundle and its clusters into the catalog; the same id again updates path and figures."""
+
+def register_model(engine: sa.Engine, model: ModelRow, promote: bool = False, by: str = "training") -> None:
+    """Put a trained bundle and its clusters into the catalog; the same id again updates path and figures.
+
+    It comes into force where its kind has no model in force yet, or with ``promote``.
+    """
     with writing(engine) as connection:
         row = {
             "id": model.id,
@@ -26,23 +35,82 @@ def register_model(engine: sa.Engine, model: ModelRow) -> None:
             "held_out": finite_json(model.held_out),
             "smallest_p": model.smallest_p,
             "domain": finite_json(model.domain),
+            "reference": finite_json(model.reference),
         }
-        upsert(connection, models, [row], ["id"], ["path", "n_training", "held_out", "smallest_p", "domain"])
+        update = ["path", "n_training", "held_out", "smallest_p", "domain", "reference"]
+        upsert(connection, models, [row], ["id"], update)
         rows = [
             {"model_id": model.id, "cluster": cluster, "weight": float(weight)}
             for cluster, weight in enumerate(model.cluster_weights)
         ]
         if rows:
             upsert(connection, clusters, rows, ["model_id", "cluster"], ["weight"])
+        if promote or model.kind not in _holders(connection):
+            _promote(connection, model.id, model.kind, by)
+
+
+def promote(engine: sa.Engine, name: str, by: str) -> dict[str, Any]:
+    """Put the model of this id, or the newest of this name, in force for its kind; the model.
+
+    Raises CatalogError where no model has the name, or those of several kinds have it.
+    """
+    found = find_models(engine, name)
+    if len(found) > 1:
+        ids = " or ".join(model["id"] for model in found)
+        raise CatalogError(f"models of several kinds are called {name!r}: say {ids}")
+    with writing(engine) as connection:
+        _promote(connection, found[0]["id"], found[0]["kind"], by)
+    return found[0] | {"in_force": True}
+
+
+def roll_back(engine: sa.Engine, kind: str, by: str) -> tuple[str, str]:
+    """Withdraw the last promotion of a kind: the ids of the model that was and of the one that is in force.
+
+    Raises CatalogError where there is no promotion before the last.
+    """
+    wanted = sa.select(promotions).where(HOLDING, promotions.c.kind == kind).order_by(promotions.c.id.desc())
+    with writing(engine) as connection:
+        last = connection.execute(wanted.limit(2).with_for_update()).all()
+        if len(last) < 2:
+            raise CatalogError(
+                f"there is no model of kind {kind} to go back to: `peculiar models` lists them"
+            )
+        withdrawn = {"withdrawn_by": by, "withdrawn_at": datetime.now(UTC)}
+        connection.execute(sa.update(promotions).where(promotions.c.id == last[0].id).values(withdrawn))
+    return last[0].model_id, last[1].model_id
+
+
+def list_promotions(engine: sa.Engine) -> list[dict[str, Any]]:
+    """The whole history of what was in force, the newest first."""
+    with engine.connect() as connection:
+        found = connection.execute(sa.select(promotions).order_by(promotions.c.id.desc())).mappings()
+        return [dict(row) for row in found]
+
+
+def _promote(connection: sa.Connection, model_id: str, kind: str, by: str) -> None:
+    """A model that is in force already is not promoted again: rolling back would seem to do nothing."""
+    if _holders(connection).get(kind) != model_id:
+        row = {"kind": kind, "model_id": model_id, "by": by, "at": datetime.now(UTC)}
+        connection.execute(sa.insert(promotions).values(row))
+
+
+def _holders(connection: sa.Connection) -> dict[str, str]:
+    """The id of the model in force by kind."""
+    wanted = sa.select(promotions.c.kind, promotions.c.model_id).where(HOLDING).order_by(promotions.c.id)
+    return {row.kind: row.model_id for row in connection.execute(wanted)}
 
 
 def list_models(engine: sa.Engine, kind: str | None = None) -> list[dict[str, Any]]:
-    """All models, the newest first, with the columns of the table."""
-    wanted = sa.select(models).order_by(models.c.created_at.desc(), models.c.id)
+    """All models, the newest first, with the columns of the table but ``reference``, and ``in_force``."""
+    columns = [column for column in models.c if column.name != "reference"]
+    wanted = sa.select(*columns).order_by(models.c.created_at.desc(), models.c.id)
     if kind is not None:
         wanted = wanted.where(models.c.kind == kind)
     with engine.connect() as connection:
-        return [dict(row) for row in connection.execute(wanted).mappings()]
+        holders = set(_holders(connection).values())
+        return [
+            dict(row) | {"in_force": row["id"] in holders} for row in connection.execute(wanted).mappings()
+        ]
 
 
 def find_models(engine: sa.Engine, name: str, kind: str | None = None) -> list[dict[str, Any]]:
@@ -67,18 +135,21 @@ def newest_by_kind(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [newest[kind] for kind in sorted(newest, reverse=True)]
 
 
-def newest_models(engine: sa.Engine) -> dict[str, dict[str, Any]]:
-    """The newest model of each kind, by kind."""
-    return {model["kind"]: model for model in newest_by_kind(list_models(engine))}
+def models_in_force(engine: sa.Engine) -> dict[str, str]:
+    """The id of the model in force by kind."""
+    with engine.connect() as connection:
+        return _holders(connection)
 
 
 def ranked_models(
     engine: sa.Engine, kind: str | None = None, name: str | None = None
 ) -> list[dict[str, Any]]:
-    """The models whose scores are meant: those named, or else the newest of each kind that has scores."""
+    """The models whose scores are meant: those named, or else of each kind the one in force where it has scores,
+    and otherwise the newest that has."""
     if name is not None:
         return find_models(engine, name, kind)
     has_scores = sa.exists().where(scores.c.model_id == models.c.id)
     with engine.connect() as connection:
         used = set(connection.scalars(sa.select(models.c.id).where(has_scores)))
-    return newest_by_kind([model for model in list_models(engine, kind) if model["id"] in used])
+    listed = [model for model in list_models(engine, kind) if model["id"] in used]
+    return newest_by_kind(sorted(listed, key=lambda model: not model["in_force"]))

@@ -83,3 +83,5 @@ class ModelRow:
     """Held-out figures by name, JSON values."""
     domain: dict[str, object] = field(default_factory=dict)
     """What the training set covered, JSON values."""
+    reference: dict[str, object] | None = None
+    """What drift is measured against, as ``service.catalog.drift.reference`` makes it."""

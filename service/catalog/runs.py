@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from service.catalog import drift
 from service.catalog.engine import CatalogError, writing
 from service.catalog.schema import clean, observations, run_inputs, runs, scores
 from service.catalog.statements import chunks, insert_into, refresh_statistics
@@ -91,8 +92,8 @@ def finish_if_complete(engine: sa.Engine, run_id: int) -> bool:
     """End the run when none of its inputs is queued any more; True when it has ended, now or before.
 
     Ending gives each model's scores their Benjamini–Hochberg q-values over the run, marks equal bytes under
-    several paths as duplicates, and keeps the counts as the run's summary. Any number of processes may ask at
-    once: one does the work, the others wait for it.
+    several paths as duplicates, measures the run's drift, and keeps the counts as the run's summary. Any number
+    of processes may ask at once: one does the work, the others wait for it.
     Raises CatalogError where there is no such run.
     """
     with engine.connect() as connection:
@@ -106,6 +107,7 @@ def finish_if_complete(engine: sa.Engine, run_id: int) -> bool:
             return True
         _write_q_values(connection, run_id, list(run.models.values()))
         _mark_duplicates(connection, run_id)
+        drift.measure(connection, run_id, run.models)
         summary = _counts(connection, run_id)
         summary.pop("queued")
         values = {"ended_at": datetime.now(UTC), "summary": summary}

@@ -109,6 +109,19 @@ models = sa.Table(
     sa.Column("held_out", Json, nullable=False, comment="held-out figures by name"),
     sa.Column("smallest_p", sa.Double, comment="the smallest that its calibration resolves"),
     sa.Column("domain", Json, nullable=False, comment="what the training set covered"),
+    sa.Column("reference", Json, comment="what drift is measured against"),
+)
+
+promotions = sa.Table(
+    "promotions",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("kind", CleanText, nullable=False, index=True),
+    sa.Column("model_id", CleanText, sa.ForeignKey("models.id"), nullable=False),
+    sa.Column("by", CleanText, nullable=False),
+    sa.Column("at", UTCDateTime, nullable=False),
+    sa.Column("withdrawn_by", CleanText),
+    sa.Column("withdrawn_at", UTCDateTime, comment="null unless rolled back"),
 )
 
 runs = sa.Table(
@@ -211,4 +224,33 @@ failures = sa.Table(
     sa.Column("first_seen", UTCDateTime, nullable=False),
     sa.Column("last_seen", UTCDateTime, nullable=False),
     sa.UniqueConstraint("path", "model"),
+)
+
+drift = sa.Table(
+    "drift",
+    metadata,
+    sa.Column("run_id", BigId, sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("model_id", CleanText, sa.ForeignKey("models.id"), primary_key=True),
+    sa.Column("figures", Json, nullable=False, comment="each measure with its limit"),
+    sa.Column("problem", CleanText, nullable=False, comment="what is wrong; empty for a good night"),
+)
+
+stage_seconds = sa.Table(
+    "stage_seconds",
+    metadata,
+    sa.Column("run_id", BigId, sa.ForeignKey("runs.id"), primary_key=True),
+    sa.Column("stage", CleanText, primary_key=True, comment="read, score or write"),
+    sa.Column("seconds", sa.Double, nullable=False, comment="of all workers together"),
+    sa.Column("last_at", UTCDateTime, nullable=False),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("name", CleanText, nullable=False),
+    sa.Column("role", CleanText, nullable=False, comment="read, label, submit or admin"),
+    sa.Column("sha256", CleanText, nullable=False, unique=True, comment="of the key"),
+    sa.Column("created_at", UTCDateTime, nullable=False),
+    sa.Column("revoked_at", UTCDateTime, comment="null while it is good"),
 )

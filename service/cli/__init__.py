@@ -28,6 +28,10 @@ COMMANDS = {
     "serve": "Serve the HTTP API and the page.",
     "worker": "Work on what the broker hands out.",
     "beat": "Start the nightly run every day.",
+    "models": "List the models; promote one, or roll back.",
+    "retrain": "Train on the last nights; promote where the result is no worse.",
+    "rescore": "Put past nights through another model.",
+    "keys": "Add, list and revoke keys of the HTTP API.",
     "db": "Upgrade or check the catalog's schema.",
 }
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import click
 
+from service.logs import JsonLines, TextLines, hide_passwords
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class OneLine(logging.Formatter):
-    """Log records without their tracebacks."""
+    """Log records without their tracebacks, for a person who waits for a command."""
 
     def formatException(self, ei: Any) -> str:
         return ""
@@ -25,23 +27,32 @@ class OneLine(logging.Formatter):
         text = super().format(record).rstrip()
         if record.exc_info and record.exc_info[1]:
             text += f": {record.exc_info[1]}"
-        return text
+        return hide_passwords(text)
 
 
 def start_logging(level: str | None = None) -> None:
     """Log to standard error: only warnings, in a line each; with a ``level`` from there on, with tracebacks.
 
-    The first is for a person who waits for a command, the second for what runs unattended.
+    The first is for a person who waits for a command, the second for what runs unattended; that one is in the
+    form that PECULIAR_LOG_FORMAT asks for.
     """
     handler = logging.StreamHandler()
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s" if level else "%(levelname)s: %(message)s"
-    handler.setFormatter((logging.Formatter if level else OneLine)(form))
+    handler.setFormatter(_unattended() if level else OneLine("%(levelname)s: %(message)s"))
     logging.basicConfig(level=(level or "warning").upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     # What Celery's own loggers have to say, our own messages and the failure rows say better.
     logging.getLogger("celery").setLevel(logging.NOTSET if level else logging.CRITICAL)
     logging.getLogger("py.warnings").setLevel(logging.NOTSET if level else logging.ERROR)
+
+
+def _unattended() -> logging.Formatter:
+    from pydantic import ValidationError
+
+    try:
+        return JsonLines() if load_settings().log_format == "json" else TextLines()
+    except ValidationError:  # the command itself will say which setting is wrong
+        return TextLines()
 
 
 def note(message: str) -> None:
@@ -56,6 +67,10 @@ def fail(message: str) -> click.ClickException:
 
 def explain(error: Exception) -> str:
     """One line, or a few, that say what to do about an error."""
+    return hide_passwords(_explained(error))
+
+
+def _explained(error: Exception) -> str:
     module = type(error).__module__.split(".")[0]
     text = " ".join(str(error).split()) or type(error).__name__
     if module == "pydantic_core":
@@ -84,6 +99,16 @@ def _explain_settings(error: Any) -> str:
 def write_json(value: Any) -> None:
     """Print ``value`` as JSON on standard output; dates and paths as text, non-finite numbers as null."""
     click.echo(json.dumps(_plain(value), default=str, allow_nan=False, indent=1, ensure_ascii=False))
+
+
+def login_name() -> str:
+    """Who runs the command."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "unknown"
 
 
 def _plain(value: Any) -> Any:

@@ -22,7 +22,8 @@ def command(object_id: str | None, label: str | None, by: str | None, file: Path
     """Record a human label for one object, or those of a file.
 
     LABEL is lens, not-lens, interesting, artefact, or a word of your own. The newest label by each person
-    counts; earlier ones are kept. lens, not-lens and artefact make up the lens fractions.
+    counts; earlier ones are kept. lens, not-lens and artefact make up the lens fractions. Training leaves out
+    what is labelled as anything but ordinary, normal or not-lens.
     """
     from service.catalog.engine import open_catalog
     from service.catalog.labels import Label, read_labels, record_labels
@@ -31,16 +32,7 @@ def command(object_id: str | None, label: str | None, by: str | None, file: Path
         raise click.UsageError("give an OBJECT and a LABEL, or --file")
     if file is not None and object_id is not None:
         raise click.UsageError("give an OBJECT and a LABEL or --file, not both")
-    author = by if by is not None else _login_name()
+    author = by if by is not None else console.login_name()
     said = read_labels(file, author) if file else [Label(object_id or "", label or "", author)]
     n = record_labels(open_catalog(console.load_settings().database_url, create=True), said)
     click.echo(f"labelled {n} object{'' if n == 1 else 's'}")
-
-
-def _login_name() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return "unknown"

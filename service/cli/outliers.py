@@ -26,6 +26,9 @@ COLUMNS = ("object", "kind", "score", "p", "q", "S/N", "RA, Dec", "cluster", "le
 @click.option(
     "--cone", nargs=3, type=float, metavar="RA DEC RADIUS", help="Only this circle; all in degrees, ICRS."
 )
+@click.option(
+    "--flagged", is_flag=True, help="With --fdr: also from runs that look like an instrument problem."
+)
 @console.as_json
 def command(
     kind: str | None,
@@ -33,6 +36,7 @@ def command(
     limit: int,
     fdr: float | None,
     cone: tuple[float, float, float] | None,
+    flagged: bool,
     as_json: bool,
 ) -> None:
     """List the most anomalous objects, by kind, since scores of two models do not compare."""
@@ -45,7 +49,7 @@ def command(
     where = Cone(*cone) if cone else None
     models = ranked_models(engine, kind, model)
     found = [
-        (entry, outliers(engine, Filters(model=entry["id"], q=fdr, cone=where), limit).rows)
+        (entry, outliers(engine, Filters(model=entry["id"], q=fdr, cone=where, flagged=flagged), limit).rows)
         for entry in models
     ]
     rows = [row for _, rows in found for row in rows]
@@ -55,6 +59,7 @@ def command(
         console.note("the catalog holds no scores yet: `peculiar score INPUT…` makes some")
     elif not rows:
         console.note("no object fits these conditions")
+    _warn(engine, {entry["id"] for entry in models}, fdr is not None and not flagged)
     if as_json:
         return
     for entry, listed in found:
@@ -63,6 +68,17 @@ def command(
             if entry["smallest_p"] is not None:
                 smallest = f"{entry['smallest_p']:.2g}"
                 click.echo(f"The calibration set of {entry['id']} resolves p-values down to {smallest}.\n")
+
+
+def _warn(engine: Any, models: set[str], withheld: bool) -> None:
+    """Say which runs look like an instrument problem."""
+    from service.catalog.drift import flagged
+
+    for run, problems in flagged(engine).items():
+        for model in models & problems.keys():
+            console.note(f"run {run} looks like an instrument problem to {model}: {problems[model]}")
+            if withheld:
+                console.note("  its discoveries are withheld; --flagged shows them")
 
 
 def _cells(row: dict[str, Any]) -> list[Any]:

@@ -18,7 +18,7 @@ SILENCE_S = 5
 
 @click.command
 @click.argument("inputs", metavar="INPUT…", nargs=-1, required=True)
-@click.option("--model", help="Name or id of the model; the newest of each kind unless given.")
+@click.option("--model", help="Name or id of the model; those in force unless given.")
 @click.option(
     "--night",
     metavar="YYYY-MM-DD",
@@ -105,6 +105,7 @@ def wait(
 ) -> dict[str, Any]:
     """Wait until none of a run's inputs is queued, of ``paths`` only where given; the run's counts."""
     from service.catalog.runs import counts as count
+    from service.catalog.runs import finish_if_complete
     from service.queue import live_workers
 
     counts = count(engine, run, paths)
@@ -126,6 +127,8 @@ def wait(
                 changed = time.monotonic()
                 if warned:
                     console.note("no worker answers: start one with `peculiar worker`; waiting for it")
+    # The last batch is written a moment before its worker ends the run, which gives the q-values.
+    finish_if_complete(engine, run)
     return counts
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import click
 
 from service.cli import console
@@ -11,11 +13,25 @@ from service.cli import console
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
 def command(host: str, port: int) -> None:
-    """Serve the HTTP API until stopped; its documentation is under /docs."""
+    """Serve the HTTP API until stopped; its documentation is under /docs.
+
+    Clients need a key (`peculiar keys add`) unless it listens on loopback and PECULIAR_API_KEYS is auto.
+    """
     import uvicorn
 
     from service.api import make_api
 
-    api = make_api(console.load_settings())
-    console.note(f"listening on http://{host}:{port}, documentation at http://{host}:{port}/docs")
-    uvicorn.run(api, host=host, port=port, log_level="warning", access_log=False)
+    console.start_logging("info")
+    settings = console.load_settings()
+    keys_required = settings.api_keys == "always" or not _is_loopback(host)
+    api = make_api(settings, keys_required)
+    who = "with keys" if keys_required else "without keys, to this host only"
+    console.note(f"listening on http://{host}:{port} {who}, documentation at http://{host}:{port}/docs")
+    uvicorn.run(api, host=host, port=port, log_level="warning", log_config=None, access_log=False)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from service.cli import console
+from service.logs import hide_passwords
 
 
 @click.command
@@ -48,13 +49,5 @@ def _shown(value: Any) -> Any:
     if isinstance(value, list):
         return ":".join(map(str, value))
     if isinstance(value, str) and "://" in value:
-        return hide_password(value)
+        return hide_passwords(value)
     return value if isinstance(value, int | float) else str(value)
-
-
-def hide_password(url: str) -> str:
-    """The URL with *** for its password, also where that holds an @ that should have been quoted."""
-    scheme, _, rest = url.partition("://")
-    account, at, place = rest.rpartition("@")
-    user, colon, password = account.partition(":")
-    return f"{scheme}://{user}:***@{place}" if at and colon and password else url

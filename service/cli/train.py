@@ -17,15 +17,27 @@ from service.cli import console
     "--epochs", type=click.IntRange(min=0), help="Passes of the network's training; 0 keeps the linear model."
 )
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--promote", is_flag=True, help="Put it in force, also where another model is.")
 @console.as_json
 def command(
-    kind: str, inputs: tuple[str, ...], name: str, epochs: int | None, seed: int, as_json: bool
+    kind: str,
+    inputs: tuple[str, ...],
+    name: str,
+    epochs: int | None,
+    seed: int,
+    promote: bool,
+    as_json: bool,
 ) -> None:
     """Train a model of KIND on files, and print its id and held-out figures.
+
+    The first model of a kind is in force at once, which means that it scores when none is named; a later one
+    when it is promoted, with --promote or `peculiar models promote`.
 
     Most of the files should be ordinary objects. 70 % of them, drawn at random, train the model, 10 % stop it
     early, and 20 % calibrate the p-values. When interrupted, the same command goes on where it was.
     """
+    from service.catalog.engine import open_catalog
+    from service.catalog.registry import models_in_force
     from workers.readers import find_inputs
     from workers.training import train
 
@@ -38,11 +50,16 @@ def command(
     if not found.paths:
         raise console.fail("nothing to train on: no FITS file among the inputs")
     with console.stages() as report:
-        trained = train(settings, kind, found.paths, name, epochs, seed, report)
+        trained = train(
+            settings, kind, found.paths, name, epochs, seed, report, promote, console.login_name()
+        )
+    engine = open_catalog(settings.database_url)
+    in_force = models_in_force(engine)[kind]
     spec = trained.bundle.spec
     result = {
         "model": trained.bundle.id,
         "kind": kind,
+        "in_force": in_force == trained.bundle.id,
         "inputs": trained.n_inputs,
         "left_out": dict(trained.left_out),
         **{k: spec["training"][k] for k in ("n_train", "n_held_out", "n_calibration")},
@@ -56,6 +73,8 @@ def command(
     for reason, count in trained.left_out.most_common():
         console.note(f"left out {count} × {reason}")
     click.echo(f"model {trained.bundle.id}")
+    if in_force != trained.bundle.id:
+        console.note(f"{in_force} stays in force: `peculiar models promote {trained.bundle.id}` changes that")
     network = "linear basis and networks" if result["has_networks"] else "linear basis alone"
     click.echo(
         f"  trained on {result['n_train']} objects ({result['n_latent']} latent dimensions, {network}), "

@@ -36,4 +36,4 @@ def command(name: str | None, log_level: str) -> None:
     app.steps["consumer"].add(RenewLease)
     name = name or f"peculiar-{os.getpid()}"
     options = ["--pool=prefork", "--concurrency=1", "--without-gossip", "--without-mingle"]
-    app.worker_main(["worker", *options, f"--hostname={name}@%h", f"--loglevel={log_level}"])
+    app.worker_main(["--quiet", "worker", *options, f"--hostname={name}@%h", f"--loglevel={log_level}"])

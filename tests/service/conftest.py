@@ -67,7 +67,7 @@ def run(engine: sa.Engine, models: dict[str, str]) -> int:
     return open_run(engine, "sdss/2026-03-01/both", "sdss", "2026-03-01", models)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_row() -> Callable[..., ScoredRow]:
     """Makes the i-th of a series of scored spectra, each a little more anomalous than the one before."""
 

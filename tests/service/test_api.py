@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from service.api import MAX_BODY, make_api
 from service.catalog import schema
 from service.catalog.engine import CatalogError, writing
 from service.catalog.labels import Label, record_labels
-from service.catalog.rows import RejectedRow
+from service.catalog.registry import register_model
+from service.catalog.rows import ModelRow, RejectedRow
 from service.catalog.runs import finish_if_complete
 from service.catalog.writer import write_batch
 from service.settings import Settings
@@ -42,7 +44,9 @@ def change_settings(catalog_url: str) -> Callable[..., Settings]:
 
 @pytest.fixture
 def client(filled: sa.Engine, change_settings: Callable[..., Settings]) -> Iterator[TestClient]:
-    with TestClient(make_api(change_settings()), raise_server_exceptions=False) as client:
+    with TestClient(
+        make_api(change_settings(), keys_required=False), raise_server_exceptions=False
+    ) as client:
         yield client
 
 
@@ -115,6 +119,15 @@ def test_clusters_models_runs(client: TestClient, run: int) -> None:
     one = get(client, f"/runs/{run}")
     assert (one["found"], one["scored"], one["failed"], one["reasons"]) == (15, 14, 1, {"truncated": 1})
     assert get(client, "/runs") == [one] and get(client, f"/runs?before={run}") == []
+
+
+def test_a_model_is_promoted(client: TestClient, engine: sa.Engine) -> None:
+    newer = ModelRow("sdss@000000000000", "sdss", "spectrum", "/models/newer", 1, 0.1, [1.0])
+    register_model(engine, newer)
+    assert not next(m for m in get(client, "/models") if m["id"] == newer.id)["in_force"]
+    assert client.post(f"/models/{newer.id}/promote").json()["in_force"]
+    assert [m["id"] for m in get(client, "/models?kind=spectrum") if m["in_force"]] == [newer.id]
+    assert_problem(client.post("/models/nope/promote"), 404, "no model is called 'nope'")
 
 
 def test_labels_are_recorded(client: TestClient) -> None:
@@ -202,12 +215,34 @@ def test_a_catalog_that_breaks_is_not_our_fault(client: TestClient, engine: sa.E
     assert_problem(client.get("/clusters"), 503, "does not answer")
 
 
-def test_health_and_readiness(client: TestClient, engine: sa.Engine) -> None:
-    assert get(client, "/health") == get(client, "/ready") == {"status": "ok"}
+def test_health(client: TestClient, engine: sa.Engine) -> None:
+    assert get(client, "/health") == {"status": "ok"}
     with writing(engine) as connection:
         connection.execute(sa.text("UPDATE alembic_version SET version_num = '0000'"))
     assert get(client, "/health") == {"status": "ok"}
     assert_problem(client.get("/ready"), 503, "peculiar db upgrade")
+
+
+def test_ready_means_that_a_file_would_be_scored(
+    engine: sa.Engine,
+    change_settings: Callable[..., Settings],
+    redis_url: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert_not_ready(change_settings(), "no broker is configured")
+    settings = change_settings(broker_url=redis_url)
+    assert_not_ready(settings, "no worker answers")
+    monkeypatch.setattr("service.api.routes.live_workers", lambda app: ["one@host"])
+    assert_not_ready(settings, "no model is in force")
+    request.getfixturevalue("models")
+    with TestClient(make_api(settings, keys_required=True)) as client:
+        assert get(client, "/ready") == {"status": "ok"}
+
+
+def assert_not_ready(settings: Settings, words: str) -> None:
+    with TestClient(make_api(settings)) as client:
+        assert_problem(client.get("/ready"), 503, words)
 
 
 def test_it_does_not_start_on_another_schema(
@@ -216,7 +251,7 @@ def test_it_does_not_start_on_another_schema(
     with writing(engine) as connection:
         connection.execute(sa.text("DELETE FROM alembic_version"))
     with pytest.raises(CatalogError, match="peculiar db upgrade"):
-        make_api(change_settings())
+        make_api(change_settings(), keys_required=False)
 
 
 def test_paths_are_confined(
@@ -230,7 +265,7 @@ def test_paths_are_confined(
     (root / "folder").symlink_to(outside)
 
     def submit(path: str, **settings: Any) -> Any:
-        with TestClient(make_api(change_settings(**settings))) as client:
+        with TestClient(make_api(change_settings(**settings), keys_required=False)) as client:
             return client.post("/batches", json={"paths": [path]})
 
     assert_problem(submit(f"{root}/a.fits"), 403, "PECULIAR_DATA_ROOTS")
@@ -254,7 +289,7 @@ def test_a_broker_that_is_down(
     filled: sa.Engine, change_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
     settings = change_settings(data_roots=[tmp_path], broker_url="redis://127.0.0.1:1/0")
-    with TestClient(make_api(settings)) as client:
+    with TestClient(make_api(settings, keys_required=False)) as client:
         response = client.post("/batches", json={"paths": [f"{tmp_path}/a.fits"]})
         assert_problem(response, 503, "the broker does not answer")
         assert_problem(client.get("/ready"), 503, "the broker does not answer")
@@ -268,14 +303,13 @@ def test_batches_are_queued(
 
     settings = change_settings(data_roots=[tmp_path], broker_url=redis_url)
     paths = [f"{tmp_path}/a.fits", f"{tmp_path}/x/../b.fits", f"{tmp_path}/b.fits"]
-    with TestClient(make_api(settings)) as client:
+    with TestClient(make_api(settings, keys_required=False)) as client:
         response = client.post("/batches", json={"paths": paths, "night": "2026-03-05"})
         assert response.status_code == 202, response.text
         accepted = response.json()
         assert (accepted["queued"], accepted["night"]) == (2, "2026-03-05")
         run = get(client, response.headers["Location"])
         assert (run["id"], run["found"], run["queued"]) == (accepted["run"], 2, 2)
-        assert get(client, "/ready") == {"status": "ok"}
     assert waiting_messages(make_app(settings)) == 1
     with filled.connect() as connection:
         wanted = sa.select(schema.run_inputs.c.path).where(schema.run_inputs.c.run_id == accepted["run"])
@@ -283,6 +317,13 @@ def test_batches_are_queued(
             f"{tmp_path.resolve()}/a.fits",
             f"{tmp_path.resolve()}/b.fits",
         ]
+
+
+def test_the_documentation_needs_no_other_host(client: TestClient) -> None:
+    page = client.get("/docs").text
+    assert "//" not in page.replace("http://testserver", "")
+    scripts = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert scripts and all(client.get(script).status_code == 200 for script in scripts)
 
 
 def test_the_description_is_complete(client: TestClient) -> None:
@@ -296,6 +337,7 @@ def test_the_description_is_complete(client: TestClient) -> None:
             assert operation["responses"]["422"]["content"].keys() == {"application/problem+json"}, path
     assert set(described["paths"]) == {
         "/outliers", "/objects/{object_id}", "/objects/{object_id}/neighbours", "/objects/{object_id}/labels",
-        "/clusters", "/models", "/runs", "/runs/{run_id}", "/batches", "/health", "/ready",
+        "/clusters", "/models", "/models/{model}/promote", "/runs", "/runs/{run_id}", "/batches", "/health",
+        "/ready", "/metrics",
     }  # fmt: skip
     assert described["components"]["schemas"]["Row"]["examples"]

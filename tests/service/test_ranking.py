@@ -75,7 +75,8 @@ FILTERS = [
     (Filters(kind="spectrum", cluster=1), 10),
     (Filters(kind="spectrum", p=0.1), 21),
     (Filters(kind="spectrum", q=0.05), 0),
-    (Filters(kind="spectrum", q=1.0), 30),
+    (Filters(kind="spectrum", q=1.0), 0),  # p-values like these are no ordinary night's
+    (Filters(kind="spectrum", q=1.0, flagged=True), 30),
     (Filters(night="1999-01-01"), 0),
 ]
 

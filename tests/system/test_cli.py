@@ -14,7 +14,7 @@ import pytest
 
 from service.cli import COMMANDS
 from service.cli.console import explain
-from service.cli.settings import hide_password
+from service.logs import hide_passwords
 
 HEAVY = (
     "torch",
@@ -127,10 +127,12 @@ def test_settings_say_where_they_come_from_and_hide_passwords(
         ("redis://u:p@ss/w@h/0", "redis://u:***@h/0"),
         ("redis://h:6379/0", "redis://h:6379/0"),
         ("sqlite:///a.db", "sqlite:///a.db"),
+        ("postgresql://h/d?user=u&password=p&x=1", "postgresql://h/d?user=u&password=***&x=1"),
+        ("at redis://:p@h/0, at amqp://u:p@h//", "at redis://:***@h/0, at amqp://u:***@h//"),
     ],
 )
 def test_passwords_are_hidden(url: str, shown: str) -> None:
-    assert hide_password(url) == shown
+    assert hide_passwords(url) == shown
 
 
 def test_bad_files_without_a_model_end_as_failures(program: Callable[..., Any], tmp_path: Any) -> None:

@@ -14,7 +14,16 @@ import redis
 import sqlalchemy as sa
 
 from service.catalog.engine import open_catalog
-from service.catalog.schema import clusters, failures, models, observations, run_inputs, runs, scores
+from service.catalog.schema import (
+    clusters,
+    failures,
+    models,
+    observations,
+    promotions,
+    run_inputs,
+    runs,
+    scores,
+)
 
 N_SPECTRA, N_CUTOUTS = 400, 60
 BAD = {"empty.fits": b"", "text.fits": b"this is no FITS file", "cut.fits": b"SIMPLE  =                    T"}
@@ -48,7 +57,7 @@ def together(
     )
     catalog = open_catalog(postgres_url, create=True)
     with connected(f"sqlite:///{survey.folder}/peculiar.db") as reading, catalog.begin() as writing:
-        for table in (models, clusters):
+        for table in (models, clusters, promotions):
             rows = [dict(row) for row in reading.execute(sa.select(table)).mappings()]
             writing.execute(sa.insert(table), rows)
     catalog.dispose()
