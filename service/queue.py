@@ -1,19 +1,40 @@
-"""The queue: the message that carries work, the Celery application, and how to put work in.
+"""The queue: the messages that carry work, the Celery application, and how to put work in.
 
-Anything that can write to the broker can submit work. The message is Celery's protocol 2 with a JSON body::
+Anything that can write to the broker can submit work; it needs to know nothing else. The message is Celery's
+protocol 2 with a JSON body, on the queue ``peculiar``::
 
-    headers     {"lang": "py", "task": "peculiar.score", "id": "<uuid>", ...}
-    properties  {"content_type": "application/json", "content_encoding": "utf-8", ...}
-    body        [[], {"manifest": {"run": 7, "night": "2026-03-01",
-                                   "models": {"spectrum": "sdss@0123456789ab"},
-                                   "paths": ["/data/spec-0266-51602-0031.fits", ...]}}, {}]
+    headers     {"lang": "py", "task": "peculiar.submit", "id": "<uuid>"}
+    properties  {"content_type": "application/json", "content_encoding": "utf-8"}
+    body        [[], {"paths": ["/data/spec-0266-51602-0031.fits", ...], "night": "2026-03-01",
+                      "model": null}, {}]
 
-on the queue ``peculiar``. The run has to exist in the catalog, with these paths among its inputs, before the
-message is sent: `peculiar score`, `peculiar nightly` and the API's submission do both.
+``night`` null means today in UTC, ``model`` null the newest of each kind. A worker opens the run of that
+night, or extends it, and queues the files; sending a message twice queues nothing twice. Paths are absolute
+and lie under PECULIAR_DATA_ROOTS of the worker; any other ends as a failure with its reason.
+
+With Redis a message is one LPUSH to the list ``peculiar``, of the JSON object::
+
+    {"body": "<the body in base64>", "content-type": "application/json", "content-encoding": "utf-8",
+     "headers": <the headers>,
+     "properties": {"body_encoding": "base64", "delivery_tag": "<uuid>", "priority": 0,
+                    "delivery_info": {"exchange": "", "routing_key": "peculiar"}}}
+
+The worker's own messages, ``peculiar.score``, carry a Manifest: {"manifest": {"run": 7, "night": "2026-03-01",
+"models": {"spectrum": "sdss@0123456789ab"}, "paths": [...]}}. Their run has to exist in the catalog.
+
+How much waits: a night of a million files is 3,907 messages of 256 paths, which Redis holds in about
+SIZE_PLACEHOLDER; nothing larger than a night is ever queued at once.
+
+RabbitMQ is the alternative to Redis: with ``amqp://`` the queue is declared as a quorum queue, which is
+replicated and survives the loss of a node. Its broker hands a dead worker's message out again at once. Two of
+its limits end messages and have to be lifted by a policy: ``delivery-limit`` (20 deliveries by default since
+RabbitMQ 4; set -1) and ``consumer-timeout`` (30 minutes without an acknowledgement, as when the catalog is
+down for longer; the message then only changes hands).
 """
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +49,9 @@ if TYPE_CHECKING:
     from celery import Celery
 
 SCORE_TASK = "peculiar.score"
+SUBMIT_TASK = "peculiar.submit"
 NIGHTLY_TASK = "peculiar.nightly"
+RESUME_TASK = "peculiar.resume"
 QUEUE = "peculiar"
 
 # Redis keeps a delivered message aside until it is acknowledged, and hands it out again once it has lain
@@ -37,6 +60,7 @@ QUEUE = "peculiar"
 # SWEEP_S.
 LEASE_S = 20
 SWEEP_S = 5
+RESUME_EVERY_S = 600
 
 
 class BrokerError(ConnectionError):
@@ -54,6 +78,16 @@ class Manifest(BaseModel):
         description="model id by kind of input; inputs of any other kind are rejected with a reason"
     )
     paths: list[str] = Field(min_length=1, max_length=512)
+
+
+class Request(BaseModel):
+    """What a program that knows only the broker asks for: these files, in the run of this night."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    paths: list[str] = Field(min_length=1, max_length=5000, description="absolute, under PECULIAR_DATA_ROOTS")
+    night: date | None = Field(None, description="today in UTC unless given")
+    model: str | None = Field(None, description="name or id; the newest of each kind unless given")
 
 
 def make_app(settings: Settings) -> Celery:
@@ -86,10 +120,17 @@ def make_app(settings: Settings) -> Celery:
         timezone="UTC",
         beat_schedule={
             "nightly": {"task": NIGHTLY_TASK, "schedule": crontab(hour=hour, minute=minute)},
+            "resume": {
+                "task": RESUME_TASK,
+                "schedule": RESUME_EVERY_S,
+                "options": {"expires": RESUME_EVERY_S},
+            },
         },
         # The default scheduler keeps its state in a pickle; the nightly run needs none.
         beat_scheduler="celery.beat:Scheduler",
     )
+    if settings.broker_url.startswith("amqp"):
+        app.conf.task_default_queue_type = "quorum"
     return app
 
 
@@ -105,7 +146,7 @@ def _transport_options(broker_url: str) -> dict[str, Any]:
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
         }
-    return {}
+    return {"confirm_publish": True}
 
 
 @contextmanager
@@ -155,6 +196,22 @@ def waiting_messages(app: Celery) -> int:
             if isinstance(error, connection.connection_errors):
                 raise
             return 0
+
+
+def idle(app: Celery) -> bool:
+    """Whether no batch waits on the queue and, where the broker can tell, none is in a worker's hands.
+
+    Redis can. On RabbitMQ a batch in hand may be queued a second time, which changes no row.
+
+    :raises BrokerError: when the broker cannot be reached.
+    """
+    with reachable(app), app.connection_for_read() as connection, connection.channel() as channel:
+        if connection.transport.driver_type != "redis":
+            return waiting_messages(app) == 0
+        with channel.conn_or_acquire() as client:
+            held = [json.loads(text)[0] for text in client.hvals(channel.unacked_key)]
+            waiting = map(json.loads, client.lrange(app.conf.task_default_queue, 0, 99))
+            return not any(message["headers"].get("task") == SCORE_TASK for message in (*held, *waiting))
 
 
 def live_workers(app: Celery, timeout: float = 1.0) -> list[str]:

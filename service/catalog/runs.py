@@ -57,7 +57,7 @@ def add_inputs(
     with writing(engine) as connection:
         lock_run(connection, run_id)
         statement = insert_into(connection, run_inputs)
-        fresh = {"status": "queued", "observation_id": None, "reason": None}
+        fresh = {"status": "queued", "observation_id": None, "reason": None, "attempts": 0, "in_hand": None}
         changed = sa.or_(
             run_inputs.c.size.is_distinct_from(statement.excluded.size),
             run_inputs.c.mtime_ns.is_distinct_from(statement.excluded.mtime_ns),
@@ -67,7 +67,7 @@ def add_inputs(
             set_=fresh | {"size": statement.excluded.size, "mtime_ns": statement.excluded.mtime_ns},
             where=None if requeue else changed,
         ).returning(run_inputs.c.path)
-        common = fresh | {"run_id": run_id, "attempts": 0}
+        common = fresh | {"run_id": run_id}
         for part in chunks(sorted(given.items())):
             rows = [
                 common | {"path": path, "size": size, "mtime_ns": mtime} for path, (_, size, mtime) in part
@@ -78,13 +78,27 @@ def add_inputs(
     return sorted(given[path][0] for path in queued)
 
 
-def outstanding(engine: sa.Engine, run_id: int) -> list[str]:
-    """The paths of a run that are queued: what to submit again when the broker has lost its messages."""
-    wanted = sa.select(run_inputs.c.path).where(
-        run_inputs.c.run_id == run_id, run_inputs.c.status == "queued"
-    )
+def open_runs(engine: sa.Engine) -> list[sa.Row[Any]]:
+    """The runs that have not ended, the oldest first."""
     with engine.connect() as connection:
-        return list(connection.scalars(wanted.order_by(run_inputs.c.path)))
+        return list(connection.execute(sa.select(runs).where(runs.c.ended_at.is_(None)).order_by(runs.c.id)))
+
+
+def list_inputs(
+    engine: sa.Engine, run_id: int, status: str | None = None, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """The files of a run with what became of them: failed ones first, then queued, then scored, each by path.
+
+    ``in_hand`` is whether a worker has begun on the file and not ended.
+    """
+    order = sa.case({"failed": 0, "queued": 1}, value=run_inputs.c.status, else_=2)
+    names = ("path", "status", "reason", "attempts", "in_hand", "size", "mtime_ns")
+    wanted = sa.select(*(run_inputs.c[name] for name in names)).where(run_inputs.c.run_id == run_id)
+    if status is not None:
+        wanted = wanted.where(run_inputs.c.status == status)
+    with engine.connect() as connection:
+        found = connection.execute(wanted.order_by(order, run_inputs.c.path).limit(limit)).mappings()
+        return [{**row, "in_hand": row["status"] == "queued" and row["in_hand"] is not None} for row in found]
 
 
 def finish_if_complete(engine: sa.Engine, run_id: int) -> bool:

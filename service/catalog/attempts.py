@@ -1,0 +1,84 @@
+"""What workers have in hand, so that an input that ends their process is known by it.
+
+A worker takes an input up under the id of the message that brought it, before it touches the file. When the
+same message comes back and the input is still queued and in hand under it, the process that held it has
+died: that counts as an attempt. The writer counts the attempt that ends with a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from service.catalog.engine import CatalogError, writing
+from service.catalog.schema import clean, run_inputs, runs
+from service.catalog.statements import chunks, insert_into
+
+
+def take_up(engine: sa.Engine, run_id: int, paths: Sequence[str], message: str) -> dict[str, int]:
+    """Those of a message's paths that are still queued, with the number of processes that died with each.
+
+    Those with whom none has died are in hand from now on; the others have to be taken up by ``take_alone``.
+    Paths that the run has not met join it. Raises CatalogError where there is no such run.
+    """
+    given = {clean(path): path for path in paths}
+    left: dict[str, int] = {}
+    with writing(engine) as connection:
+        if connection.scalar(sa.select(runs.c.id).where(runs.c.id == run_id)) is None:
+            raise CatalogError(f"there is no run {run_id} in the catalog")
+        for part in chunks(sorted(given)):
+            mine = (run_inputs.c.run_id == run_id) & run_inputs.c.path.in_(part)
+            columns = (run_inputs.c.path, run_inputs.c.status, run_inputs.c.attempts, run_inputs.c.in_hand)
+            known = {row.path: row for row in connection.execute(sa.select(*columns).where(mine))}
+            queued = {path: row for path, row in known.items() if row.status == "queued"}
+            died = [path for path, row in queued.items() if row.in_hand == message]
+            _set(connection, run_id, died, in_hand=None, attempts=run_inputs.c.attempts + 1)
+            deaths = {path: row.attempts + (row.in_hand == message) for path, row in queued.items()}
+            untried = [path for path, n in deaths.items() if n == 0]
+            _set(connection, run_id, untried, in_hand=message)
+            unknown = [path for path in part if path not in known]
+            if unknown:
+                common = {"run_id": run_id, "status": "queued", "attempts": 0, "in_hand": message}
+                rows = [common | {"path": path} for path in unknown]
+                connection.execute(insert_into(connection, run_inputs).on_conflict_do_nothing(), rows)
+            left |= deaths | dict.fromkeys(unknown, 0)
+    return {given[path]: left[path] for path in left}
+
+
+def take_alone(engine: sa.Engine, run_id: int, path: str, message: str) -> None:
+    """Note that a worker begins on this input, and on no other."""
+    with writing(engine) as connection:
+        _set(connection, run_id, [clean(path)], in_hand=message)
+
+
+def put_down(engine: sa.Engine, run_id: int, paths: Sequence[str], message: str) -> None:
+    """Nothing of this message is in hand any more, and no process has died of it."""
+    with writing(engine) as connection:
+        for part in chunks(sorted(map(clean, paths))):
+            _set(connection, run_id, part, run_inputs.c.in_hand == message, in_hand=None)
+
+
+def recover(engine: sa.Engine, run_id: int) -> list[str]:
+    """The queued inputs of a run that no message carries any more, such as after the broker lost them all.
+
+    Whoever had one in hand has died: that counts as an attempt, as it does when the message comes back.
+    """
+    mine = (run_inputs.c.run_id == run_id, run_inputs.c.status == "queued")
+    with writing(engine) as connection:
+        died = sa.update(run_inputs).where(*mine, run_inputs.c.in_hand.is_not(None))
+        connection.execute(died.values(in_hand=None, attempts=run_inputs.c.attempts + 1))
+        wanted = sa.select(run_inputs.c.path).where(*mine).order_by(run_inputs.c.path)
+        return list(connection.scalars(wanted))
+
+
+def _set(
+    connection: sa.Connection,
+    run_id: int,
+    paths: Sequence[str],
+    *conditions: sa.ColumnElement[bool],
+    **values: object,
+) -> None:
+    if paths:
+        mine = (run_inputs.c.run_id == run_id, run_inputs.c.path.in_(paths))
+        connection.execute(sa.update(run_inputs).where(*mine, *conditions).values(**values))
