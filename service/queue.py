@@ -61,6 +61,8 @@ QUEUE = "peculiar"
 LEASE_S = 20
 SWEEP_S = 5
 RESUME_EVERY_S = 600
+LOOKED_THROUGH = 100
+"""Messages in which a batch is looked for; more of them are no sign of an idle queue."""
 
 
 class BrokerError(ConnectionError):
@@ -199,19 +201,27 @@ def waiting_messages(app: Celery) -> int:
 
 
 def idle(app: Celery) -> bool:
-    """Whether no batch waits on the queue and, where the broker can tell, none is in a worker's hands.
-
-    Redis can. On RabbitMQ a batch in hand may be queued a second time, which changes no row.
+    """Whether no batch waits on the queue, and none is in a worker's hands.
 
     :raises BrokerError: when the broker cannot be reached.
     """
+    if waiting_messages(app) > LOOKED_THROUGH:
+        return False
     with reachable(app), app.connection_for_read() as connection, connection.channel() as channel:
-        if connection.transport.driver_type != "redis":
-            return waiting_messages(app) == 0
-        with channel.conn_or_acquire() as client:
-            held = [json.loads(text)[0] for text in client.hvals(channel.unacked_key)]
-            waiting = map(json.loads, client.lrange(app.conf.task_default_queue, 0, 99))
-            return not any(message["headers"].get("task") == SCORE_TASK for message in (*held, *waiting))
+        if connection.transport.driver_type == "redis":
+            with channel.conn_or_acquire() as client:
+                held = [json.loads(text)[0] for text in client.hvals(channel.unacked_key)]
+                waiting = map(json.loads, client.lrange(app.conf.task_default_queue, 0, LOOKED_THROUGH))
+            tasks = [message["headers"].get("task") for message in (*held, *waiting)]
+        elif connection.transport.driver_type == "memory":
+            from celery.worker.state import reserved_requests
+
+            tasks = [SCORE_TASK] * waiting_messages(app) + [request.name for request in reserved_requests]
+        else:
+            inspect = app.control.inspect(timeout=2)
+            answers = [*(inspect.active() or {}).values(), *(inspect.reserved() or {}).values()]
+            tasks = [SCORE_TASK] * waiting_messages(app) + [task["name"] for each in answers for task in each]
+    return SCORE_TASK not in tasks
 
 
 def live_workers(app: Celery, timeout: float = 1.0) -> list[str]:

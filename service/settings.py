@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(256, ge=64, le=512, description="paths in one queue message")
     batch_deadline_s: int = Field(
-        300, ge=10, description="seconds after which a worker process that hangs in a batch ends itself"
+        300, ge=1, description="seconds after which a worker process that hangs in a batch ends itself"
     )
     nightly_at: str = Field(
         "16:00",

@@ -84,6 +84,13 @@ def open_runs(engine: sa.Engine) -> list[sa.Row[Any]]:
         return list(connection.execute(sa.select(runs).where(runs.c.ended_at.is_(None)).order_by(runs.c.id)))
 
 
+def runs_of_night(engine: sa.Engine, night: date) -> list[int]:
+    """The ids of a night's runs, the newest first."""
+    wanted = sa.select(runs.c.id).where(runs.c.night == night.isoformat()).order_by(runs.c.id.desc())
+    with engine.connect() as connection:
+        return list(connection.scalars(wanted))
+
+
 def list_inputs(
     engine: sa.Engine, run_id: int, status: str | None = None, limit: int | None = None
 ) -> list[dict[str, Any]]:
