@@ -22,14 +22,14 @@ With Redis a message is one LPUSH to the list ``peculiar``, of the JSON object::
 The worker's own messages, ``peculiar.score``, carry a Manifest: {"manifest": {"run": 7, "night": "2026-03-01",
 "models": {"spectrum": "sdss@0123456789ab"}, "paths": [...]}}. Their run has to exist in the catalog.
 
-How much waits: a night of a million files is 3,907 messages of 256 paths, which Redis holds in about
-SIZE_PLACEHOLDER; nothing larger than a night is ever queued at once.
+How much waits: a night of a million files is 3,907 messages of 256 paths, 96 MB in Redis for paths of 60
+characters. A night is queued at once; nothing larger ever is.
 
 RabbitMQ is the alternative to Redis: with ``amqp://`` the queue is declared as a quorum queue, which is
-replicated and survives the loss of a node. Its broker hands a dead worker's message out again at once. Two of
-its limits end messages and have to be lifted by a policy: ``delivery-limit`` (20 deliveries by default since
-RabbitMQ 4; set -1) and ``consumer-timeout`` (30 minutes without an acknowledgement, as when the catalog is
-down for longer; the message then only changes hands).
+replicated and survives the loss of a node, and a dead worker's message comes back at once. A message that
+its ``delivery-limit`` (20 deliveries by default since RabbitMQ 4) ends is queued again by ``peculiar.resume``;
+a policy may lift the limit. While the catalog is away for longer than ``consumer_timeout`` (30 minutes), messages
+change hands without harm.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 from workers.patience import Stop
 
-GRACE_S = 7
+GRACE_S = 5
 
 
 def stop_in_time(stop: Stop) -> None:
