@@ -205,22 +205,22 @@ def idle(app: Celery) -> bool:
 
     :raises BrokerError: when the broker cannot be reached.
     """
-    if waiting_messages(app) > LOOKED_THROUGH:
+    n = waiting_messages(app)
+    if n > LOOKED_THROUGH:
         return False
     with reachable(app), app.connection_for_read() as connection, connection.channel() as channel:
         if connection.transport.driver_type == "redis":
             with channel.conn_or_acquire() as client:
                 held = [json.loads(text)[0] for text in client.hvals(channel.unacked_key)]
                 waiting = map(json.loads, client.lrange(app.conf.task_default_queue, 0, LOOKED_THROUGH))
-            tasks = [message["headers"].get("task") for message in (*held, *waiting)]
+            tasks = [message.get("headers", {}).get("task") for message in (*held, *waiting)]
         elif connection.transport.driver_type == "memory":
             from celery.worker.state import reserved_requests
 
-            tasks = [SCORE_TASK] * waiting_messages(app) + [request.name for request in reserved_requests]
+            tasks = [SCORE_TASK] * n + [request.name for request in reserved_requests]
         else:
-            inspect = app.control.inspect(timeout=2)
-            answers = [*(inspect.active() or {}).values(), *(inspect.reserved() or {}).values()]
-            tasks = [SCORE_TASK] * waiting_messages(app) + [task["name"] for each in answers for task in each]
+            answers = app.control.inspect(timeout=1).active() or {} if n == 0 else {}
+            tasks = [SCORE_TASK] * n + [task["name"] for each in answers.values() for task in each]
     return SCORE_TASK not in tasks
 
 

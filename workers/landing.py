@@ -93,10 +93,8 @@ def watch(
                 landing.forget()
                 models = newest
             _take(settings, engine, app, landing, models)
-        except CATALOG_GONE as error:
+        except (*CATALOG_GONE, BrokerError) as error:
             logger.warning("%s; looking again in %.0f s", say(error), every_s)
-        except BrokerError as error:
-            logger.warning("%s; looking again in %.0f s", error, every_s)
         end = time.monotonic() + every_s
         while not stop.requested and time.monotonic() < end:
             time.sleep(min(0.2, every_s))

@@ -12,7 +12,7 @@ from service.catalog.engine import CatalogError, open_catalog
 from service.queue import NIGHTLY_TASK, RESUME_TASK, SCORE_TASK, SUBMIT_TASK, Manifest, Request
 from service.settings import Settings
 from workers.delivery import ReturnedError, work_off
-from workers.patience import CatalogGoneError, Stop, patiently
+from workers.patience import AwayError, Stop, patiently
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -53,14 +53,14 @@ def register(
         try:
             return connect()
         except CatalogError as error:  # not there, or not yet upgraded
-            raise CatalogGoneError(str(error)) from error
+            raise AwayError(str(error)) from error
 
     def run(work: Callable[[int], None]) -> None:
         from celery.exceptions import Reject
 
         try:
             patiently(work, stopping, waits)
-        except (ReturnedError, CatalogGoneError) as error:
+        except (ReturnedError, AwayError) as error:
             if not stopping.requested:
                 raise
             stopping.requested = False  # for one message: a process that goes on after all works again

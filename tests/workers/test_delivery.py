@@ -13,7 +13,7 @@ from service.catalog.runs import add_inputs, counts, open_run, open_runs
 from service.queue import Manifest
 from workers import pipeline
 from workers.delivery import ALONE, ENDED_THE_WORKER, WORKER_FAILED, ReturnedError, work_off
-from workers.patience import CatalogGoneError, Stop, patiently, say
+from workers.patience import AwayError, Stop, patiently, say
 
 NIGHT = date(2026, 3, 1)
 PATHS = [f"/spectrum/{i}" for i in range(8)]
@@ -95,7 +95,7 @@ def test_waiting_ends_when_asked_to_stop() -> None:
         stop.requested = True
         raise sa.exc.OperationalError("SELECT", {}, OSError("no connection\nLINE 1"))
 
-    with pytest.raises(CatalogGoneError, match=r"^the catalog cannot be used: no connection: see that"):
+    with pytest.raises(AwayError, match=r"^the catalog cannot be used: no connection: see that"):
         patiently(away, stop)
 
 
