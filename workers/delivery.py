@@ -69,7 +69,7 @@ def work_off(
     pieces += [[path] for path in alone]
     while pieces:
         if stop.requested:
-            put_down(engine, run, manifest.paths, message)
+            put_down(engine, run, message)
             raise ReturnedError
         piece = pieces.popleft()
         if piece != company:

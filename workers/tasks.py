@@ -72,7 +72,7 @@ def register(
 
         def work(n: int) -> None:
             if n:
-                put_down(engine(), batch.run, batch.paths, message)
+                put_down(engine(), batch.run, message)
             work_off(engine(), batch, message, load, stopping, deadline_s)
 
         run(work)

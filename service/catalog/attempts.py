@@ -23,40 +23,39 @@ def take_up(engine: sa.Engine, run_id: int, paths: Sequence[str], message: str) 
     Paths that the run has not met join it. Raises CatalogError where there is no such run.
     """
     given = {clean(path): path for path in paths}
-    left: dict[str, int] = {}
+    common = {"run_id": run_id, "status": "queued", "attempts": 0, "in_hand": message}
+    # Sorted, as the writer's rows are, so that two workers do not wait for each other in a circle.
+    rows = [common | {"path": path} for path in sorted(given)]
+    old = run_inputs.c
+    died = old.in_hand.is_not_distinct_from(message)
     with writing(engine) as connection:
         if connection.scalar(sa.select(runs.c.id).where(runs.c.id == run_id)) is None:
             raise CatalogError(f"there is no run {run_id} in the catalog")
-        for part in chunks(sorted(given)):
-            mine = (run_inputs.c.run_id == run_id) & run_inputs.c.path.in_(part)
-            columns = (run_inputs.c.path, run_inputs.c.status, run_inputs.c.attempts, run_inputs.c.in_hand)
-            known = {row.path: row for row in connection.execute(sa.select(*columns).where(mine))}
-            queued = {path: row for path, row in known.items() if row.status == "queued"}
-            died = [path for path, row in queued.items() if row.in_hand == message]
-            _set(connection, run_id, died, in_hand=None, attempts=run_inputs.c.attempts + 1)
-            deaths = {path: row.attempts + (row.in_hand == message) for path, row in queued.items()}
-            untried = [path for path, n in deaths.items() if n == 0]
-            _set(connection, run_id, untried, in_hand=message)
-            unknown = [path for path in part if path not in known]
-            if unknown:
-                common = {"run_id": run_id, "status": "queued", "attempts": 0, "in_hand": message}
-                rows = [common | {"path": path} for path in unknown]
-                connection.execute(insert_into(connection, run_inputs).on_conflict_do_nothing(), rows)
-            left |= deaths | dict.fromkeys(unknown, 0)
-    return {given[path]: left[path] for path in left}
+        statement = insert_into(connection, run_inputs)
+        statement = statement.on_conflict_do_update(
+            index_elements=["run_id", "path"],
+            set_={
+                "attempts": old.attempts + sa.case((died, 1), else_=0),
+                "in_hand": sa.case((died | (old.attempts > 0), None), else_=statement.excluded.in_hand),
+            },
+            where=old.status == "queued",
+        ).returning(old.path, old.attempts)
+        left = {path: n for part in chunks(rows) for path, n in connection.execute(statement, part)}
+    return {given[path]: left[path] for path in sorted(left)}
 
 
 def take_alone(engine: sa.Engine, run_id: int, path: str, message: str) -> None:
     """Note that a worker begins on this input, and on no other."""
+    mine = (run_inputs.c.run_id == run_id, run_inputs.c.path == path)
     with writing(engine) as connection:
-        _set(connection, run_id, [clean(path)], in_hand=message)
+        connection.execute(sa.update(run_inputs).where(*mine).values(in_hand=message))
 
 
-def put_down(engine: sa.Engine, run_id: int, paths: Sequence[str], message: str) -> None:
+def put_down(engine: sa.Engine, run_id: int, message: str) -> None:
     """Nothing of this message is in hand any more, and no process has died of it."""
+    mine = (run_inputs.c.run_id == run_id, run_inputs.c.status == "queued", run_inputs.c.in_hand == message)
     with writing(engine) as connection:
-        for part in chunks(sorted(map(clean, paths))):
-            _set(connection, run_id, part, run_inputs.c.in_hand == message, in_hand=None)
+        connection.execute(sa.update(run_inputs).where(*mine).values(in_hand=None))
 
 
 def recover(engine: sa.Engine, run_id: int) -> list[str]:
@@ -70,15 +69,3 @@ def recover(engine: sa.Engine, run_id: int) -> list[str]:
         connection.execute(died.values(in_hand=None, attempts=run_inputs.c.attempts + 1))
         wanted = sa.select(run_inputs.c.path).where(*mine).order_by(run_inputs.c.path)
         return list(connection.scalars(wanted))
-
-
-def _set(
-    connection: sa.Connection,
-    run_id: int,
-    paths: Sequence[str],
-    *conditions: sa.ColumnElement[bool],
-    **values: object,
-) -> None:
-    if paths:
-        mine = (run_inputs.c.run_id == run_id, run_inputs.c.path.in_(paths))
-        connection.execute(sa.update(run_inputs).where(*mine, *conditions).values(**values))

@@ -47,8 +47,9 @@ def test_another_message_is_no_sign_of_death(engine: sa.Engine, queued: int) -> 
 
 def test_what_was_put_down_is_no_sign_of_death(engine: sa.Engine, queued: int) -> None:
     take_up(engine, queued, PATHS, "m")
-    put_down(engine, queued, PATHS, "other")
-    put_down(engine, queued, PATHS[:2], "m")
+    put_down(engine, queued, "other")
+    assert take_up(engine, queued, PATHS[2:], "m") == {"/c": 1}
+    put_down(engine, queued, "m")
     assert take_up(engine, queued, PATHS, "m") == {"/a": 0, "/b": 0, "/c": 1}
 
 
