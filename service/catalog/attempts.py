@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from service.catalog.engine import CatalogError, writing
 from service.catalog.schema import clean, run_inputs, runs
-from service.catalog.statements import chunks, insert_into
+from service.catalog.statements import insert_into, rows_as_json
 
 
 def take_up(engine: sa.Engine, run_id: int, paths: Sequence[str], message: str) -> dict[str, int]:
@@ -23,24 +23,27 @@ def take_up(engine: sa.Engine, run_id: int, paths: Sequence[str], message: str) 
     Paths that the run has not met join it. Raises CatalogError where there is no such run.
     """
     given = {clean(path): path for path in paths}
-    common = {"run_id": run_id, "status": "queued", "attempts": 0, "in_hand": message}
-    # Sorted, as the writer's rows are, so that two workers do not wait for each other in a circle.
-    rows = [common | {"path": path} for path in sorted(given)]
-    old = run_inputs.c
-    died = old.in_hand.is_not_distinct_from(message)
     with writing(engine) as connection:
         if connection.scalar(sa.select(runs.c.id).where(runs.c.id == run_id)) is None:
             raise CatalogError(f"there is no run {run_id} in the catalog")
-        statement = insert_into(connection, run_inputs)
+        # Sorted, as the writer's rows are, so that two workers do not wait for each other in a circle.
+        table = rows_as_json(connection, [[path] for path in sorted(given)])
+        values = (sa.literal(run_id), table.c.c0, sa.literal("queued"), sa.literal(0), sa.literal(message))
+        names = ["run_id", "path", "status", "attempts", "in_hand"]
+        # SQLite takes ON CONFLICT for part of a join unless there is a WHERE.
+        chosen = sa.select(*values).where(sa.true()).order_by(table.c.c0)
+        statement = insert_into(connection, run_inputs).from_select(names, chosen)
+        old = run_inputs.c
+        died = old.in_hand.is_not_distinct_from(message)
         statement = statement.on_conflict_do_update(
             index_elements=["run_id", "path"],
             set_={
                 "attempts": old.attempts + sa.case((died, 1), else_=0),
-                "in_hand": sa.case((died | (old.attempts > 0), None), else_=statement.excluded.in_hand),
+                "in_hand": sa.case((died | (old.attempts > 0), None), else_=message),
             },
             where=old.status == "queued",
         ).returning(old.path, old.attempts)
-        left = {path: n for part in chunks(rows) for path, n in connection.execute(statement, part)}
+        left = {row.path: row.attempts for row in connection.execute(statement)}
     return {given[path]: left[path] for path in sorted(left)}
 
 

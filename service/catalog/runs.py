@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from service.catalog.engine import CatalogError, writing
 from service.catalog.schema import clean, observations, run_inputs, runs, scores
-from service.catalog.statements import chunks, insert_into, refresh_statistics
+from service.catalog.statements import chunks, insert_into, refresh_statistics, rows_as_json
 
 STATUSES = ("queued", "scored", "failed")
 
@@ -56,23 +56,26 @@ def add_inputs(
     queued: list[str] = []
     with writing(engine) as connection:
         lock_run(connection, run_id)
-        statement = insert_into(connection, run_inputs)
-        fresh = {"status": "queued", "observation_id": None, "reason": None, "attempts": 0, "in_hand": None}
-        changed = sa.or_(
-            run_inputs.c.size.is_distinct_from(statement.excluded.size),
-            run_inputs.c.mtime_ns.is_distinct_from(statement.excluded.mtime_ns),
-        )
-        statement = statement.on_conflict_do_update(
-            index_elements=["run_id", "path"],
-            set_=fresh | {"size": statement.excluded.size, "mtime_ns": statement.excluded.mtime_ns},
-            where=None if requeue else changed,
-        ).returning(run_inputs.c.path)
-        common = fresh | {"run_id": run_id}
-        for part in chunks(sorted(given.items())):
-            rows = [
-                common | {"path": path, "size": size, "mtime_ns": mtime} for path, (_, size, mtime) in part
-            ]
-            queued += connection.scalars(statement, rows)
+        fresh = {"status": "queued", "attempts": 0, "observation_id": None, "reason": None, "in_hand": None}
+        for part in chunks(given[path] for path in sorted(given)):
+            table = rows_as_json(connection, [(clean(path), *state) for path, *state in part])
+            size, mtime_ns = sa.cast(table.c.c1, sa.BigInteger), sa.cast(table.c.c2, sa.BigInteger)
+            values = (sa.literal(run_id), table.c.c0, size, mtime_ns, sa.literal("queued"), sa.literal(0))
+            names = ["run_id", "path", "size", "mtime_ns", "status", "attempts"]
+            # SQLite takes ON CONFLICT for part of a join unless there is a WHERE.
+            chosen = sa.select(*values).where(sa.true())
+            statement = insert_into(connection, run_inputs).from_select(names, chosen)
+            new = statement.excluded
+            changed = sa.or_(
+                run_inputs.c.size.is_distinct_from(new.size),
+                run_inputs.c.mtime_ns.is_distinct_from(new.mtime_ns),
+            )
+            statement = statement.on_conflict_do_update(
+                index_elements=["run_id", "path"],
+                set_=fresh | {"size": new.size, "mtime_ns": new.mtime_ns},
+                where=None if requeue else changed,
+            ).returning(run_inputs.c.path)
+            queued += connection.scalars(statement)
         if queued:
             connection.execute(sa.update(runs).where(runs.c.id == run_id).values(ended_at=None))
     return sorted(given[path][0] for path in queued)
