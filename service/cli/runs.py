@@ -14,7 +14,9 @@ LIMIT = 50
 
 
 @click.group(invoke_without_command=True)
-@click.option("--limit", metavar="N", type=click.IntRange(1), default=20, show_default=True)
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(1), default=20, show_default=True, help="Runs to list."
+)
 @console.as_json
 @click.pass_context
 def command(ctx: click.Context, limit: int, as_json: bool) -> None:
