@@ -20,6 +20,9 @@ picture: $(VENV)/stamp-run  ## draw the README's picture anew, from a demo
 test: $(VENV)/stamp-dev  ## every test, with a real PostgreSQL and a real Redis
 	PYTHON=$(BIN)/python tests/services.sh $(BIN)/python -m pytest $(ARGS)
 
+soak: $(VENV)/stamp-dev  ## kills, outages and restarts for a quarter of an hour
+	PYTHON=$(BIN)/python tests/services.sh $(BIN)/python -m pytest -m soak -s tests/system $(ARGS)
+
 check: $(VENV)/stamp-dev  ## style, types, known vulnerabilities of what is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,5 +51,5 @@ $(VENV)/stamp-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,check]'
 	@touch $@ $(VENV)/stamp-run
 
-.PHONY: help demo picture test check audit clean
+.PHONY: help demo picture test soak check audit clean
 .DEFAULT_GOAL := help

@@ -1,19 +1,40 @@
-"""The queue: the message that carries work, the Celery application, and how to put work in.
+"""The queue: the messages that carry work, the Celery application, and how to put work in.
 
-Anything that can write to the broker can submit work. The message is Celery's protocol 2 with a JSON body::
+Anything that can write to the broker can submit work; it needs to know nothing else. The message is Celery's
+protocol 2 with a JSON body, on the queue ``peculiar``::
 
-    headers     {"lang": "py", "task": "peculiar.score", "id": "<uuid>", ...}
-    properties  {"content_type": "application/json", "content_encoding": "utf-8", ...}
-    body        [[], {"manifest": {"run": 7, "night": "2026-03-01",
-                                   "models": {"spectrum": "sdss@0123456789ab"},
-                                   "paths": ["/data/spec-0266-51602-0031.fits", ...]}}, {}]
+    headers     {"lang": "py", "task": "peculiar.submit", "id": "<uuid>"}
+    properties  {"content_type": "application/json", "content_encoding": "utf-8"}
+    body        [[], {"paths": ["/data/spec-0266-51602-0031.fits", ...], "night": "2026-03-01",
+                      "model": null}, {}]
 
-on the queue ``peculiar``. The run has to exist in the catalog, with these paths among its inputs, before the
-message is sent: `peculiar score`, `peculiar nightly` and the API's submission do both.
+``night`` null means today in UTC, ``model`` null the newest of each kind. A worker opens the run of that
+night, or extends it, and queues the files; sending a message twice queues nothing twice. Paths are absolute
+and lie under PECULIAR_DATA_ROOTS of the worker; any other ends as a failure with its reason.
+
+With Redis a message is one LPUSH to the list ``peculiar``, of the JSON object::
+
+    {"body": "<the body in base64>", "content-type": "application/json", "content-encoding": "utf-8",
+     "headers": <the headers>,
+     "properties": {"body_encoding": "base64", "delivery_tag": "<uuid>", "priority": 0,
+                    "delivery_info": {"exchange": "", "routing_key": "peculiar"}}}
+
+The worker's own messages, ``peculiar.score``, carry a Manifest: {"manifest": {"run": 7, "night": "2026-03-01",
+"models": {"spectrum": "sdss@0123456789ab"}, "paths": [...]}}. Their run has to exist in the catalog.
+
+How much waits: a night of a million files is 3,907 messages of 256 paths, 96 MB in Redis for paths of 60
+characters. A night is queued at once; nothing larger ever is.
+
+RabbitMQ is the alternative to Redis: with ``amqp://`` the queue is declared as a quorum queue, which is
+replicated and survives the loss of a node, and a dead worker's message comes back at once. A message that
+its ``delivery-limit`` (20 deliveries by default since RabbitMQ 4) ends is queued again by ``peculiar.resume``;
+a policy may lift the limit. While the catalog is away for longer than ``consumer_timeout`` (30 minutes), messages
+change hands without harm.
 """
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +49,9 @@ if TYPE_CHECKING:
     from celery import Celery
 
 SCORE_TASK = "peculiar.score"
+SUBMIT_TASK = "peculiar.submit"
 NIGHTLY_TASK = "peculiar.nightly"
+RESUME_TASK = "peculiar.resume"
 QUEUE = "peculiar"
 LAST = 9
 """Priority of a backfill. On Redis 0 comes first, which is what messages without one have; RabbitMQ, where the queue
@@ -40,6 +63,9 @@ has no priorities unless it is told so, takes messages as they came."""
 # SWEEP_S.
 LEASE_S = 20
 SWEEP_S = 5
+RESUME_EVERY_S = 600
+LOOKED_THROUGH = 100
+"""Messages in which a batch is looked for; more of them are no sign of an idle queue."""
 
 
 class BrokerError(ConnectionError):
@@ -57,6 +83,16 @@ class Manifest(BaseModel):
         description="model id by kind of input; inputs of any other kind are rejected with a reason"
     )
     paths: list[str] = Field(min_length=1, max_length=512)
+
+
+class Request(BaseModel):
+    """What a program that knows only the broker asks for: these files, in the run of this night."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    paths: list[str] = Field(min_length=1, max_length=5000, description="absolute, under PECULIAR_DATA_ROOTS")
+    night: date | None = Field(None, description="today in UTC unless given")
+    model: str | None = Field(None, description="name or id; the newest of each kind unless given")
 
 
 def make_app(settings: Settings) -> Celery:
@@ -89,10 +125,17 @@ def make_app(settings: Settings) -> Celery:
         timezone="UTC",
         beat_schedule={
             "nightly": {"task": NIGHTLY_TASK, "schedule": crontab(hour=hour, minute=minute)},
+            "resume": {
+                "task": RESUME_TASK,
+                "schedule": RESUME_EVERY_S,
+                "options": {"expires": RESUME_EVERY_S},
+            },
         },
         # The default scheduler keeps its state in a pickle; the nightly run needs none.
         beat_scheduler="celery.beat:Scheduler",
     )
+    if settings.broker_url.startswith("amqp"):
+        app.conf.task_default_queue_type = "quorum"
     return app
 
 
@@ -108,7 +151,7 @@ def _transport_options(broker_url: str) -> dict[str, Any]:
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
         }
-    return {}
+    return {"confirm_publish": True}
 
 
 @contextmanager
@@ -163,6 +206,30 @@ def waiting_messages(app: Celery) -> int:
             if isinstance(error, connection.connection_errors):
                 raise
             return 0
+
+
+def idle(app: Celery) -> bool:
+    """Whether no batch waits on the queue, and none is in a worker's hands.
+
+    :raises BrokerError: when the broker cannot be reached.
+    """
+    n = waiting_messages(app)
+    if n > LOOKED_THROUGH:
+        return False
+    with reachable(app), app.connection_for_read() as connection, connection.channel() as channel:
+        if connection.transport.driver_type == "redis":
+            with channel.conn_or_acquire() as client:
+                held = [json.loads(text)[0] for text in client.hvals(channel.unacked_key)]
+                waiting = map(json.loads, client.lrange(app.conf.task_default_queue, 0, LOOKED_THROUGH))
+            tasks = [message.get("headers", {}).get("task") for message in (*held, *waiting)]
+        elif connection.transport.driver_type == "memory":
+            from celery.worker.state import reserved_requests
+
+            tasks = [SCORE_TASK] * n + [request.name for request in reserved_requests]
+        else:
+            answers = app.control.inspect(timeout=1).active() or {} if n == 0 else {}
+            tasks = [SCORE_TASK] * n + [task["name"] for each in answers.values() for task in each]
+    return SCORE_TASK not in tasks
 
 
 def live_workers(app: Celery, timeout: float = 1.0) -> list[str]:

@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(256, ge=64, le=512, description="paths in one queue message")
+    batch_deadline_s: int = Field(
+        300, ge=1, description="seconds after which a worker process that hangs in a batch ends itself"
+    )
     nightly_at: str = Field(
         "16:00",
         pattern=r"^([01]\d|2[0-3]):[0-5]\d$",

@@ -54,7 +54,8 @@ def postgres_url() -> Iterator[str]:
     import sqlalchemy as sa
 
     server = sa.make_url(_server("POSTGRES", "a PostgreSQL account that may create databases"))
-    admin = sa.create_engine(server.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
+    address = server.set(drivername="postgresql+psycopg")
+    admin = sa.create_engine(address, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
     name = f"peculiar_{uuid.uuid4().hex[:12]}"
     with admin.connect() as connection:
         connection.execute(sa.text(f'CREATE DATABASE "{name}"'))

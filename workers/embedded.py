@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from workers.pipeline import LoadScorer
 
 STOP_TIMEOUT_S = 30
-RETRIES = 4  # a person is waiting: say after about fifteen seconds that the catalog cannot be written
+WAITS = 4  # a person is waiting: say after about fifteen seconds that the catalog cannot be written
 
 
 class WorkerFailed(RuntimeError):
@@ -48,7 +48,7 @@ def embedded_worker(
     from celery.signals import task_failure
     from celery.worker import WorkController
 
-    register(app, settings, load_scorer, max_retries=RETRIES)
+    register(app, settings, load_scorer, waits=WAITS)
     # Celery looks its application up by thread; what the worker's threads find is the default one.
     app.set_default()
     ready = threading.Event()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from service.catalog.schema import clean, run_inputs, runs, scores
 from service.catalog.statements import chunks
 from service.settings import Settings
-from service.submission import Submission, file_states, models_in_force, start_run
+from service.submission import Submission, file_states, models_in_force, resume, start_run
 from workers.readers import find_inputs
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def start_night(
 ) -> Submission:
     """Queue what is new under ``folders`` in the run of ``night`` (today in UTC) with the newest models.
 
+    Other nights that have not ended, because their messages were lost, are resumed.
+
     :raises ValueError: when there is no folder to look through.
     """
     if not folders:
@@ -36,14 +39,17 @@ def start_night(
     found = find_inputs([str(folder) for folder in folders])
     models = models_in_force(engine)
     new = new_files(engine, found.paths, models)
-    return start_run(settings, engine, app, new, models, night or datetime.now(UTC).date())
+    resumed = resume(settings, engine, app, only_nights=True)
+    started = start_run(settings, engine, app, new, models, night or datetime.now(UTC).date())
+    return replace(started, queued=sorted({*started.queued, *resumed.get(started.run, ())}))
 
 
 def new_files(engine: sa.Engine, paths: Sequence[str], models: dict[str, str]) -> list[str]:
-    """Those of ``paths`` that no run with these models has dealt with.
+    """Those of ``paths`` that no run with these models has dealt with, or will.
 
     A file counts as dealt with at its size and mtime: scored by one of the models, whatever the run, or
-    failed in a run with the same models (a file of a kind that had no model then is new once it has one).
+    failed or queued in a run with the same models (a file of a kind that had no model then is new once it
+    has one).
     """
     states = file_states(paths)
     with engine.connect() as connection:
@@ -59,10 +65,10 @@ def new_files(engine: sa.Engine, paths: Sequence[str], models: dict[str, str]) -
                 .join(scores, scores.c.observation_id == run_inputs.c.observation_id)
                 .where(known, run_inputs.c.status == "scored", scores.c.model_id.in_(models.values()))
             )
-            failed = sa.select(run_inputs.c.path, run_inputs.c.size, run_inputs.c.mtime_ns).where(
-                known, run_inputs.c.status == "failed", run_inputs.c.run_id.in_(same)
+            others = sa.select(run_inputs.c.path, run_inputs.c.size, run_inputs.c.mtime_ns).where(
+                known, run_inputs.c.status != "scored", run_inputs.c.run_id.in_(same)
             )
-            for path, size, mtime in connection.execute(sa.union(scored, failed)):
+            for path, size, mtime in connection.execute(sa.union(scored, others)):
                 given = part_states[path]
                 if given[1:] == (size, mtime):
                     done.add(given[0])

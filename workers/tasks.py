@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
-import random
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.exc import InterfaceError, OperationalError
-
+from service.catalog.attempts import put_down
 from service.catalog.engine import CatalogError, open_catalog
 from service.logs import about
-from service.queue import NIGHTLY_TASK, SCORE_TASK, Manifest
+from service.queue import NIGHTLY_TASK, RESUME_TASK, SCORE_TASK, SUBMIT_TASK, Manifest, Request
 from service.settings import Settings
+from workers.delivery import ReturnedError, work_off
+from workers.patience import AwayError, Stop, patiently
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -22,59 +23,95 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CATALOG_GONE = (OperationalError, InterfaceError)
-MAX_WAIT_S = 60
-
 
 def register(
     app: Celery,
     settings: Settings,
     load_scorer: LoadScorer | None = None,
-    max_retries: int | None = None,
+    waits: int | None = None,
+    stop: Stop | None = None,
+    deadline_s: int | None = None,
 ) -> None:
     """Add the tasks to ``app``.
 
     Engine and models are made at first use, which is after a worker process has forked. A message is
-    acknowledged when its rows are committed. A catalog that does not answer puts it off, longer each time,
-    up to MAX_WAIT_S; ``max_retries`` None means for ever.
+    acknowledged when its rows are committed; while the catalog cannot be used, it waits.
 
     :param load_scorer: how to get the scorer of a model id; from the bundles in ``settings.model_dir`` unless
         said otherwise.
+    :param waits: how often a task waits for the catalog before it fails; None for ever.
+    :param stop: set when the worker is to stop soon; what is in hand then goes back to the queue.
+    :param deadline_s: how long a batch may take before the process ends itself; None without limit.
     """
     load = functools.lru_cache(maxsize=4)(load_scorer or functools.partial(load_bundle, settings))
+    stopping = stop or Stop()
 
     @functools.cache
     def connect() -> Any:
         return open_catalog(settings.database_url)
 
-    def engine(task: Any) -> Any:
+    def engine() -> Any:
         try:
             return connect()
         except CatalogError as error:  # not there, or not yet upgraded
-            _put_off(task, error)
+            raise AwayError(str(error)) from error
 
-    options = {"bind": True, "max_retries": max_retries, "shared": False}
-
-    @app.task(name=SCORE_TASK, **options)
-    def score(task: Any, manifest: dict[str, Any]) -> None:
-        from workers.pipeline import score_manifest
-
-        with about(run=manifest.get("run"), batch=task.request.id):
-            try:
-                score_manifest(engine(task), Manifest.model_validate(manifest), load)
-            except CATALOG_GONE as error:
-                _put_off(task, error)
-
-    @app.task(name=NIGHTLY_TASK, **options)
-    def nightly(task: Any) -> None:
-        from workers.nightly import start_night
+    def run(work: Callable[[int], None]) -> None:
+        from celery.exceptions import Reject
 
         try:
-            night = start_night(settings, engine(task), app, settings.data_roots)
-        except CATALOG_GONE as error:
-            _put_off(task, error)
-        else:
+            patiently(work, stopping, waits)
+        except (ReturnedError, AwayError) as error:
+            if not stopping.requested:
+                raise
+            stopping.requested = False  # for one message: a process that goes on after all works again
+            raise Reject("the worker stops", requeue=True) from error
+
+    @app.task(name=SCORE_TASK, bind=True, shared=False)
+    def score(task: Any, manifest: dict[str, Any]) -> None:
+        batch, message = Manifest.model_validate(manifest), str(task.request.id)
+
+        def work(n: int) -> None:
+            if n:
+                put_down(engine(), batch.run, message)
+            work_off(engine(), batch, message, load, stopping, deadline_s)
+
+        with about(run=batch.run, batch=message):
+            run(work)
+
+    @app.task(name=NIGHTLY_TASK, shared=False)
+    def nightly() -> None:
+        from workers.nightly import start_night
+
+        def work(n: int) -> None:
+            night = start_night(settings, engine(), app, settings.data_roots)
             logger.info("night %s: run %s, %d new files", night.night, night.run, len(night.queued))
+
+        run(work)
+
+    @app.task(name=SUBMIT_TASK, shared=False)
+    def submit(**request: Any) -> None:
+        from service.submission import start_request
+
+        asked = Request.model_validate(request)
+
+        def work(n: int) -> None:
+            started = start_request(settings, engine(), app, asked)
+            logger.info(
+                "asked for night %s: run %s, %d files", started.night, started.run, len(started.queued)
+            )
+
+        run(work)
+
+    @app.task(name=RESUME_TASK, shared=False)
+    def resume() -> None:
+        from service.submission import resume as resume_runs
+
+        def work(n: int) -> None:
+            for number, paths in resume_runs(settings, engine(), app).items():
+                logger.info("run %d: %d inputs queued again", number, len(paths))
+
+        run(work)
 
 
 def load_bundle(settings: Settings, model: str) -> Scorer:
@@ -86,12 +123,3 @@ def load_bundle(settings: Settings, model: str) -> Scorer:
     from models.scorer import Scorer
 
     return Scorer.from_bundle(settings.model_dir / model.replace("@", "-"), device=settings.device)
-
-
-def _put_off(task: Any, error: Exception) -> None:
-    """Give the message back to the queue for later; the old one is acknowledged only after that."""
-    wait = min(MAX_WAIT_S, 2**task.request.retries) * random.uniform(
-        0.5, 1.0
-    )  # spread, so that workers do not knock at once
-    logger.warning("the catalog does not answer, trying again in %.0f s: %s", wait, error)
-    raise task.retry(exc=error, countdown=wait)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,17 +147,33 @@ def upgrade(engine: sa.Engine) -> None:
         raise CatalogError(f"cannot make {file}: its folder does not exist")
     with reachable(engine):
         if file is not None:
-            # Readers and the one writer do not block each other; the mode stays with the file.
-            with engine.connect() as connection:
-                raw = connection.connection.dbapi_connection
-                if raw is not None:
-                    raw.execute("PRAGMA journal_mode = WAL")
+            _use_wal(engine)
         with writing(engine) as connection:
             if engine.dialect.name == "postgresql":
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+
+def _use_wal(engine: sa.Engine) -> None:
+    """Choose SQLite's journal in which readers and the one writer do not block each other.
+
+    The mode stays with the file. Other statements wait BUSY_TIMEOUT_MS for other connections; this one is
+    refused at once while they use the file.
+    """
+    end = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    with engine.connect() as connection:
+        raw: Any = connection.connection.dbapi_connection
+        while True:
+            try:
+                raw.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
+            else:
+                return
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from service.catalog import drift
 from service.catalog.engine import CatalogError, writing
 from service.catalog.schema import clean, observations, run_inputs, runs, scores
-from service.catalog.statements import chunks, insert_into, refresh_statistics
+from service.catalog.statements import chunks, insert_into, refresh_statistics, rows_as_json
 
 STATUSES = ("queued", "scored", "failed")
 
@@ -57,35 +57,59 @@ def add_inputs(
     queued: list[str] = []
     with writing(engine) as connection:
         lock_run(connection, run_id)
-        statement = insert_into(connection, run_inputs)
-        fresh = {"status": "queued", "observation_id": None, "reason": None}
-        changed = sa.or_(
-            run_inputs.c.size.is_distinct_from(statement.excluded.size),
-            run_inputs.c.mtime_ns.is_distinct_from(statement.excluded.mtime_ns),
-        )
-        statement = statement.on_conflict_do_update(
-            index_elements=["run_id", "path"],
-            set_=fresh | {"size": statement.excluded.size, "mtime_ns": statement.excluded.mtime_ns},
-            where=None if requeue else changed,
-        ).returning(run_inputs.c.path)
-        common = fresh | {"run_id": run_id, "attempts": 0}
-        for part in chunks(sorted(given.items())):
-            rows = [
-                common | {"path": path, "size": size, "mtime_ns": mtime} for path, (_, size, mtime) in part
-            ]
-            queued += connection.scalars(statement, rows)
+        fresh = {"status": "queued", "attempts": 0, "observation_id": None, "reason": None, "in_hand": None}
+        for part in chunks(given[path] for path in sorted(given)):
+            table = rows_as_json(connection, [(clean(path), *state) for path, *state in part])
+            size, mtime_ns = sa.cast(table.c.c1, sa.BigInteger), sa.cast(table.c.c2, sa.BigInteger)
+            values = (sa.literal(run_id), table.c.c0, size, mtime_ns, sa.literal("queued"), sa.literal(0))
+            names = ["run_id", "path", "size", "mtime_ns", "status", "attempts"]
+            # SQLite takes ON CONFLICT for part of a join unless there is a WHERE.
+            chosen = sa.select(*values).where(sa.true())
+            statement = insert_into(connection, run_inputs).from_select(names, chosen)
+            new = statement.excluded
+            changed = sa.or_(
+                run_inputs.c.size.is_distinct_from(new.size),
+                run_inputs.c.mtime_ns.is_distinct_from(new.mtime_ns),
+            )
+            statement = statement.on_conflict_do_update(
+                index_elements=["run_id", "path"],
+                set_=fresh | {"size": new.size, "mtime_ns": new.mtime_ns},
+                where=None if requeue else changed,
+            ).returning(run_inputs.c.path)
+            queued += connection.scalars(statement)
         if queued:
             connection.execute(sa.update(runs).where(runs.c.id == run_id).values(ended_at=None))
     return sorted(given[path][0] for path in queued)
 
 
-def outstanding(engine: sa.Engine, run_id: int) -> list[str]:
-    """The paths of a run that are queued: what to submit again when the broker has lost its messages."""
-    wanted = sa.select(run_inputs.c.path).where(
-        run_inputs.c.run_id == run_id, run_inputs.c.status == "queued"
-    )
+def open_runs(engine: sa.Engine) -> list[sa.Row[Any]]:
+    """The runs that have not ended, the oldest first."""
     with engine.connect() as connection:
-        return list(connection.scalars(wanted.order_by(run_inputs.c.path)))
+        return list(connection.execute(sa.select(runs).where(runs.c.ended_at.is_(None)).order_by(runs.c.id)))
+
+
+def runs_of_night(engine: sa.Engine, night: date) -> list[int]:
+    """The ids of a night's runs, the newest first."""
+    wanted = sa.select(runs.c.id).where(runs.c.night == night.isoformat()).order_by(runs.c.id.desc())
+    with engine.connect() as connection:
+        return list(connection.scalars(wanted))
+
+
+def list_inputs(
+    engine: sa.Engine, run_id: int, status: str | None = None, limit: int | None = None
+) -> list[dict[str, Any]]:
+    """The files of a run with what became of them: failed ones first, then queued, then scored, each by path.
+
+    ``in_hand`` is whether a worker has begun on the file and not ended.
+    """
+    order = sa.case({"failed": 0, "queued": 1}, value=run_inputs.c.status, else_=2)
+    names = ("path", "status", "reason", "attempts", "in_hand", "size", "mtime_ns")
+    wanted = sa.select(*(run_inputs.c[name] for name in names)).where(run_inputs.c.run_id == run_id)
+    if status is not None:
+        wanted = wanted.where(run_inputs.c.status == status)
+    with engine.connect() as connection:
+        found = connection.execute(wanted.order_by(order, run_inputs.c.path).limit(limit)).mappings()
+        return [{**row, "in_hand": row["status"] == "queued" and row["in_hand"] is not None} for row in found]
 
 
 def finish_if_complete(engine: sa.Engine, run_id: int) -> bool:

@@ -145,7 +145,10 @@ run_inputs = sa.Table(
     sa.Column("status", CleanText, nullable=False, comment="queued, scored or failed"),
     sa.Column("observation_id", BigId, sa.ForeignKey("observations.id"), comment="where it was scored"),
     sa.Column("reason", CleanText, comment="where it failed; outlives the failure's own row"),
-    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column(
+        "attempts", sa.Integer, nullable=False, comment="that ended, by a result or with the worker's process"
+    ),
+    sa.Column("in_hand", CleanText, comment="id of the message under which a worker began on it"),
     sa.Column("size", sa.BigInteger, comment="bytes"),
     sa.Column("mtime_ns", sa.BigInteger),
     sa.Index(None, "run_id", "status"),

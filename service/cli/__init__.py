@@ -23,6 +23,8 @@ COMMANDS = {
     "export": "Write the catalog as parquet, FITS, VOTable or CSV.",
     "evaluate": "Measure how well known anomalies are found.",
     "nightly": "Score every new file under the configured folders, now.",
+    "watch": "Score files as they arrive in landing folders.",
+    "runs": "List the runs, or explain every file of one.",
     "status": "Show the queue, the workers, the last runs, failures by reason.",
     "settings": "Show the settings in force and where each came from.",
     "serve": "Serve the HTTP API and the page.",

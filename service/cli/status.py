@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import click
 
-from service.cli import console
+from service.cli import console, runs
+
+LIVE_S = 2
 
 
 @click.command
+@click.option("--live", is_flag=True, help="Show it anew every two seconds, until stopped.")
 @console.as_json
-def command(as_json: bool) -> None:
+def command(live: bool, as_json: bool) -> None:
     """Show the queue, the workers, the last runs, and failures by reason."""
     from service.catalog.engine import open_catalog
 
     settings = console.load_settings()
-    status = gather(settings, open_catalog(settings.database_url))
-    if as_json:
-        console.write_json(status)
-        return
+    engine = open_catalog(settings.database_url)
+    while True:
+        status = gather(settings, engine)
+        if live and not as_json:
+            click.clear()
+        if as_json:
+            console.write_json(status)
+        else:
+            show(settings, status)
+        if not live:
+            return
+        time.sleep(LIVE_S)
+
+
+def show(settings: Any, status: dict[str, Any]) -> None:
+    """Print what ``gather`` found, for a person."""
     if settings.broker_url.startswith("memory://"):
         click.echo("queue    in each command's own process (PECULIAR_BROKER_URL is memory://)")
     elif status["queue"] is None:
@@ -31,20 +47,10 @@ def command(as_json: bool) -> None:
         )
     click.echo(f"scores   {status['scores']}")
     if status["runs"]:
-        console.write_table(
-            ("run", "night", "models", "found", "queued", "scored", "failed", "started", "ended"),
-            [_run_row(run) for run in status["runs"]],
-            title="last runs",
-        )
+        console.write_table(runs.COLUMNS, map(runs.row, status["runs"]), title="last runs")
     if status["failures"]:
         rows = [(n, reason) for reason, n in status["failures"].items()]
         console.write_table(("inputs", "reason"), rows, title="failures")
-
-
-def _run_row(run: dict[str, Any]) -> list[Any]:
-    numbers = [run[name] for name in ("found", "queued", "scored", "failed")]
-    started, ended = (f"{when:%F %T}" if when else None for when in (run["started_at"], run["ended_at"]))
-    return [run["id"], run["night"], " ".join(run["models"].values()), *numbers, started, ended]
 
 
 def gather(settings: Any, engine: Any) -> dict[str, Any]:

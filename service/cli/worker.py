@@ -15,14 +15,16 @@ from service.cli import console
 def command(name: str | None, log_level: str) -> None:
     """Work on what the broker hands out, until stopped.
 
-    Start one for each device (PECULIAR_DEVICE). SIGTERM lets it finish the batch in hand; what it held when
-    it was killed goes to another worker.
+    Start one for each device (PECULIAR_DEVICE). On SIGTERM it ends within ten seconds; what it could not
+    finish, and what it held when it was killed, goes to another worker.
     """
     import os
 
     from service.catalog.engine import open_catalog
     from service.queue import make_app
     from workers.lease import RenewLease
+    from workers.patience import Stop
+    from workers.stopping import stop_in_time
     from workers.tasks import register
 
     console.start_logging(log_level)
@@ -32,7 +34,9 @@ def command(name: str | None, log_level: str) -> None:
     # fork, which must not share connections with this process.
     open_catalog(settings.database_url).dispose()
     app = make_app(settings)
-    register(app, settings)
+    stop = Stop()
+    stop_in_time(stop)
+    register(app, settings, stop=stop, deadline_s=settings.batch_deadline_s)
     app.steps["consumer"].add(RenewLease)
     name = name or f"peculiar-{os.getpid()}"
     options = ["--pool=prefork", "--concurrency=1", "--without-gossip", "--without-mingle"]

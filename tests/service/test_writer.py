@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.catalog import schema
+from service.catalog.attempts import recover
 from service.catalog.engine import CatalogError, make_engine
 from service.catalog.rows import RejectedRow
-from service.catalog.runs import add_inputs, counts, finish_if_complete, open_run, outstanding
+from service.catalog.runs import add_inputs, counts, finish_if_complete, open_run
 from service.catalog.writer import NOT_FINITE, write_batch
 
 TABLES = ("objects", "observations", "scores", "embeddings", "failures", "run_inputs")
@@ -76,7 +77,7 @@ def test_the_ledger_accounts_for_every_input(
     assert not finish_if_complete(engine, run)
     write_batch(engine, run, rows[:2], [])
     assert counts(engine, run) == {"found": 4, "queued": 2, "scored": 2, "failed": 0, "reasons": {}}
-    assert outstanding(engine, run) == sorted([rows[2].path, "/data/bad.fits"])
+    assert recover(engine, run) == sorted([rows[2].path, "/data/bad.fits"])
     write_batch(engine, run, rows[2:], [RejectedRow("/data/bad.fits", "truncated")])
     expected = {"found": 4, "queued": 0, "scored": 3, "failed": 1, "reasons": {"truncated": 1}}
     assert counts(engine, run) == expected

@@ -89,7 +89,7 @@ def test_a_catalog_that_stays_away_is_said(
         raise sa.exc.OperationalError("INSERT", {}, OSError("the disk is full"))
 
     monkeypatch.setattr(writer, "write_batch", gone)
-    monkeypatch.setattr(embedded, "RETRIES", 0)
+    monkeypatch.setattr(embedded, "WAITS", 0)
     with embedded_worker(app, settings, load_scorer) as worker:
         start_run(settings, sqlite_engine, app, ["/spectrum/1"], models, NIGHT)
         until(lambda: bool(worker.errors))
