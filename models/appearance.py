@@ -190,7 +190,7 @@ def _ring_means(value: Tensor) -> Tensor:
 
 @functools.cache
 def _rings(height: int, width: int) -> Tensor:
-    """(pixels, rings): 1 over the number of pixels for those in the ring; 0 for a ring that is too narrow to have any."""
+    """(pixels, rings): 1 over the number of pixels for those in the ring; 0 for a ring too narrow to have any."""
     y, x = (torch.arange(side) - (side - 1) / 2 for side in (height, width))
     radius = torch.hypot(y[:, None], x[None]).flatten() / (min(height, width) / 2)
     edges = torch.tensor(RINGS)

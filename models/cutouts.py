@@ -151,9 +151,8 @@ class CutoutPreprocessing:
 
     @classmethod
     def from_json(cls, d: dict[str, Any]) -> CutoutPreprocessing:
-        return cls(
-            tuple(d["bands"]), d["size"], d["factor"], d["coarse"], d["stretch"], d["scale"], d["coverage_floor"]
-        )
+        names = ("size", "factor", "coarse", "stretch", "scale", "coverage_floor")
+        return cls(tuple(d["bands"]), *(d[name] for name in names))
 
     def _onto_grid(self, batch: CutoutBatch, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """Binned and centred flux and ivar, (n, n_bands, size, size); flux means nothing where ivar is 0."""

@@ -78,7 +78,9 @@ def fit_spectra(
     preprocessing = SpectrumPreprocessing.fit(
         SpectrumBatch(batch.flux[rows], batch.ivar[rows], batch.first[rows], batch.redshift[rows])
     )
-    return _fit(preprocessing, preprocessing(batch), part, name, fingerprint, epochs, seed, progress, checkpoint)
+    return _fit(
+        preprocessing, preprocessing(batch), part, name, fingerprint, epochs, seed, progress, checkpoint
+    )
 
 
 def fit_cutouts(

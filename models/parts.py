@@ -131,8 +131,8 @@ def _quietest(residual: Tensor, seen: Tensor, shape: tuple[int, ...]) -> Tensor:
         step = image.narrow(axis, 1, rest) - image.narrow(axis, 0, rest)
         both = seen.narrow(axis, 1, rest) * seen.narrow(axis, 0, rest)
         power, count = (list(window_sums(a))[-1] for a in (both * step * step / 2, both))
-        longest = LONGEST_WINDOW[image.dim() - 2]
-        enough = count > 0.5 * min(longest, *step.shape[2:]) ** (image.dim() - 2)
+        length = step.shape[2] - power.shape[2] + 1  # of the longest window that fits
+        enough = count > 0.5 * length ** (image.dim() - 2)
         quiet = torch.where(enough, power / count.clamp(min=1), 1.0)
         smallest = torch.minimum(smallest, quiet.flatten(1).amin(1))
     return smallest.double()

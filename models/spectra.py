@@ -121,9 +121,7 @@ class SpectrumPreprocessing:
             noise_index=(pixel // NOISE_BIN).clamp_(0, N_NOISE - 1),
             snr=snr,
             covariates=torch.stack([signal.clamp(min=1).log(), distance], 1),
-            outside=torch.maximum(
-                (self.coverage_floor - coverage).clamp(min=0) / self.coverage_floor, faint
-            ),
+            outside=torch.maximum((self.coverage_floor - coverage).clamp(min=0) / self.coverage_floor, faint),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -176,7 +174,8 @@ def _binned(
     # of a pixel, so over √BIN; bins have done what the median of single pixels would leave of the noise
     ratio = torch.where(weight > 0, mean * (weight / BIN).sqrt(), torch.nan)
     snr = torch.nan_to_num(ratio.nanmedian(1).values).double()
-    own = torch.from_numpy(first_bin - start // BIN).to(device)[:, None] + torch.arange(n_values, device=device)
+    first = torch.from_numpy(first_bin - start // BIN).to(device)
+    own = first[:, None] + torch.arange(n_values, device=device)
     # bins before and after a spectrum read the last of its own, which no pixel reaches
     own = torch.where((own < 0) | (own >= n_own), n_own - 1, own)
     return mean.gather(1, own), weight.gather(1, own), snr

@@ -155,7 +155,8 @@ def fit_network(
         return -model.elbo(data, eps).mean() + 0.5 * share * (model.basis**2).sum()
 
     # the same points for every object and epoch; signs have the unit variance that a few normal draws would miss
-    signs = torch.randint(0, 2, (2, 1, model.n_latent), generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
+    coins = torch.randint(0, 2, (2, 1, model.n_latent), generator=torch.Generator().manual_seed(0))
+    signs = 2.0 * coins - 1.0
     points = torch.cat([signs, -signs])
     networks = [*model.encoder.parameters(), *model.decoder.parameters()]  # type: ignore[union-attr]  # just built
     core = [model.mean, model.basis, model.log_noise_scale, model.log_jitter]
@@ -167,7 +168,9 @@ def fit_network(
     # untrained, the network says what the linear model says: judged by the same points, their error cancels
     with torch.no_grad():
         untrained = _evaluate(figure, held_out)
-    _descend(model, groups, loss, figure, train, held_out, epochs, seed, "network", progress, resume, best=True)
+    _descend(
+        model, groups, loss, figure, train, held_out, epochs, seed, "network", progress, resume, best=True
+    )
     with torch.no_grad():
         gain = _evaluate(figure, held_out) - untrained
     figures["held_out_network_elbo"] = before + float(_typical(gain))

@@ -94,7 +94,7 @@ def worst_windows(
         channel, *start = (int(k) for k in np.unravel_index(places[best], values[best].shape))
         chosen.append((value, channel, tuple(start), length))
         for doublings, other in enumerate(values):  # what overlaps it may not be chosen again
-            other[(channel, *(slice(max(0, k - 2**doublings + 1), k + length) for k in start))] = 0
+            other[channel][tuple(slice(max(0, k - 2**doublings + 1), k + length) for k in start)] = 0
     return chosen
 
 
@@ -120,6 +120,5 @@ def _image(
     y, x = (n * (k + length / 2) - 0.5 for k in start)
     up, left = y - centre, centre - x
     angle = math.degrees(math.atan2(left, up)) % 360
-    return ImageWindow(
-        significance, preprocessing.bands[channel], round(y), round(x), n * length, math.hypot(up, left), angle
-    )
+    band, radius = preprocessing.bands[channel], math.hypot(up, left)
+    return ImageWindow(significance, band, round(y), round(x), n * length, radius, angle)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from models import training
 from models.batch import CutoutBatch, SpectrumBatch
+from models.cutouts import CutoutPreprocessing
 from models.explain import explain
+from models.fit import fit_cutouts
 from models.parts import _worst_window
 from models.scorer import Scorer
-from models.windows import worst_windows
+from models.windows import ImageWindow, windows_of, worst_windows
 
 
 def test_a_planted_line_is_named(scorers: dict[str, Scorer], spectra: Any) -> None:
@@ -27,7 +30,8 @@ def test_a_planted_line_is_named(scorers: dict[str, Scorer], spectra: Any) -> No
     worst = explanation.windows[0]
     assert worst.significance > 10 and worst.line == "Hδ"
     assert worst.low - 2 < 4102.9 < worst.high + 2
-    assert explanation.expected.shape == explanation.residual.shape == explanation.flux.shape
+    shape = scorers["small"].preprocessing.shape
+    assert explanation.expected.shape == explanation.residual.shape == explanation.flux.shape == shape
     assert np.isnan(explanation.flux[explanation.residual == 0]).any()
     assert sum(explanation.shares.values()) == pytest.approx(1)
 
@@ -51,8 +55,70 @@ def test_windows_do_not_overlap_and_the_worst_is_the_parts() -> None:
     spans = sorted((start, start + length) for _, _, (start,), length in windows)
     assert len(windows) == 5
     assert all(a[1] <= b[0] for a, b in pairwise(spans))
-    part = _worst_window(torch.from_numpy(residual)[None], torch.from_numpy(seen * 1.0)[None], (1, 300))
+    part = _worst_window(*(torch.from_numpy(a.astype(np.float32))[None] for a in (residual, seen)), (1, 300))
     assert abs(windows[0][0]) == pytest.approx(float(part))
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (2, 7, 9), (1, 12, 12)])
+def test_the_worst_windows_are_those_of_brute_force(shape: tuple[int, ...]) -> None:
+    """Every window of every length, the worst first, each that overlaps none before it in its channel."""
+    rng = np.random.default_rng(2)
+    residual, seen = 4 * rng.normal(size=shape), rng.random(shape) > 0.2
+    residual[~seen] = 0
+    every = []
+    length = 1
+    while length <= min(*shape[1:], 64 if len(shape) == 2 else 8):
+        places = product(range(shape[0]), *(range(side - length + 1) for side in shape[1:]))
+        for channel, *start in places:
+            window = (channel, *(slice(k, k + length) for k in start))
+            value = residual[window].sum() / np.sqrt(max(1, seen[window].sum()))
+            every.append((value, channel, tuple(start), length))
+        length *= 2
+    expected: list[Any] = []
+    for new in sorted(every, key=lambda w: -abs(w[0])):
+        free = all(
+            new[1] != old[1]
+            or any(a + new[3] <= b or b + old[3] <= a for a, b in zip(new[2], old[2], strict=True))
+            for old in expected
+        )
+        if free and abs(new[0]) >= 4 and len(expected) < 5:
+            expected.append(new)
+    found = worst_windows(residual.ravel(), seen.ravel(), shape)
+    assert [w[1:] for w in found] == [w[1:] for w in expected]
+    assert [w[0] for w in found] == pytest.approx([w[0] for w in expected], rel=1e-5)
+
+
+@pytest.mark.parametrize("coarse", [1, 2])
+def test_windows_are_located_in_pixels_of_the_image(coarse: int) -> None:
+    """A 4 × 4 block of the image of 16 × 16, in the upper left quarter, seen by a density model of 16 or 8."""
+    preprocessing = CutoutPreprocessing(("g", "r"), 16, 1, coarse, "asinh", 1.0, 1.0)
+    block = np.zeros((2, 16, 16))
+    block[1, 10:14, 2:6] = 3 * coarse  # Σ / √n keeps its significance when pixels are summed
+    residual = block[:, ::coarse, ::coarse].ravel()
+    (window,) = windows_of(residual, np.ones(residual.size, bool), preprocessing, 0.0)
+    assert isinstance(window, ImageWindow)
+    assert window.band == "r" and window.size == 4 and window.significance == pytest.approx(12)
+    assert (window.row, window.column) == pytest.approx((11.5, 3.5), abs=0.5)
+    up, left = 11.5 - 7.5, 7.5 - 3.5
+    assert window.radius == pytest.approx(np.hypot(up, left))
+    assert window.position_angle == pytest.approx(45)
+
+
+def test_an_explanation_of_a_large_image_has_two_grids(cutouts: Any, bands: Any, monkeypatch: Any) -> None:
+    """The image at its own resolution, reconstruction and residual at that of the density model."""
+    monkeypatch.setattr(training, "LINEAR_EPOCHS", 1)
+    bundle = fit_cutouts([cutouts(30, 1, 40)], bands, "large", fingerprint="f")
+    scorer = Scorer.from_parts(bundle, torch.device("cpu"))
+    batch = cutouts(1, 2, 40)
+    batch.flux[0, 0, 30:34, 10:14] += 100
+    batch.ivar[0, 1, 5, 5] = 0
+    explanation = explain(scorer, batch)
+    assert explanation.flux.shape == (2, 40, 40)
+    assert explanation.expected.shape == explanation.residual.shape == (2, 20, 20)
+    assert np.isnan(explanation.flux[1, 5, 5])
+    worst = explanation.windows[0]
+    assert isinstance(worst, ImageWindow) and worst.band == bands[0]
+    assert (worst.row, worst.column) == pytest.approx((31.5, 11.5), abs=2)
 
 
 def test_one_object_at_a_time(scorers: dict[str, Scorer], spectra: Any) -> None:

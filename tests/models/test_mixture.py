@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import multivariate_normal
-from sklearn.mixture import BayesianGaussianMixture, GaussianMixture
+from sklearn.mixture import GaussianMixture
 
-from models.mixture import Mixture, fit_clusters, fit_density, fit_mixture
+from models.mixture import Mixture, choose_mixture, fit_mixture
 
 RNG = np.random.default_rng(1)
 CENTRES = np.array([[0, 0, 0], [4, 1, 0], [-2, 3, 2.0]])
@@ -103,42 +103,62 @@ def test_a_prior_keeps_a_component_of_few_points_open() -> None:
     assert np.linalg.eigvalsh(kept).min() > 0.1
 
 
-def test_clusters_assign_as_scikit_learn_does() -> None:
-    """To 2 %: scikit-learn averages over its posterior of the components, the stored mixture holds their means."""
-    ours = fit_clusters(POINTS, 3, seed=0)
-    theirs = BayesianGaussianMixture(
-        n_components=3, weight_concentration_prior_type="dirichlet_process",
-        reg_covar=1e-3, random_state=0, max_iter=300, init_params="k-means++",
-    ).fit(POINTS)  # fmt: skip
-    assert len(ours.weights) == 3  # nothing was dropped
-    order = np.argsort(-theirs.weights_)
-    found = ours.responsibilities(torch.from_numpy(POINTS)).numpy()
-    np.testing.assert_allclose(found, theirs.predict_proba(POINTS)[:, order], atol=0.02)
-    np.testing.assert_array_equal(found.argmax(1), theirs.predict_proba(POINTS)[:, order].argmax(1))
+def round_clusters(n: int, seed: int) -> torch.Tensor:
+    """n points each of three round clusters, so that the prior at the overall scatter costs little."""
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(np.concatenate([rng.normal(size=(n, 3)) + 1.5 * c for c in CENTRES]))
 
 
-def test_clusters_without_objects_are_dropped() -> None:
-    clusters = fit_clusters(POINTS, 24, seed=0)
-    assert 3 <= len(clusters.weights) <= 24
-    assert float(clusters.weights.sum()) == pytest.approx(1)
-    assert float(clusters.weights.min()) * len(POINTS) >= 1
-    assert (clusters.weights.diff() <= 0).all()  # the largest comes first
+def little_noise(x: torch.Tensor, scale: float = 0.01) -> torch.Tensor:
+    return scale * torch.eye(3, dtype=torch.float64).expand(len(x), 3, 3)
 
 
-@pytest.mark.parametrize("n", [3, 25])
+def test_the_number_of_clusters_is_found() -> None:
+    """Of however many components are allowed, three hold what was drawn from three."""
+    x, held_out = round_clusters(200, 1), round_clusters(50, 2)
+    chosen = choose_mixture(x, little_noise(x), held_out, seed=0)
+    assert list(chosen.held_out) == [1, 2, 4, 8, 16, 24]
+    assert chosen.held_out[4] > max(chosen.held_out[1], chosen.held_out[2]) + 0.3
+    assert len(chosen.dirichlet_weights) in chosen.held_out
+    assert sum(chosen.dirichlet_weights) == pytest.approx(1)
+    assert chosen.dirichlet_weights == sorted(chosen.dirichlet_weights, reverse=True)
+    large = chosen.mixture.weights > 0.05
+    assert int(large.sum()) == 3 and float(chosen.mixture.weights.sum()) == pytest.approx(1)
+    found = chosen.mixture.responsibilities(held_out).argmax(1).reshape(3, 50)
+    majority = found.mode(1).values
+    assert len(set(majority.tolist())) == 3
+    assert float((found == majority[:, None]).double().mean()) > 0.97
+
+
+def test_one_cluster_is_enough_for_a_normal_distribution() -> None:
+    x = torch.from_numpy(np.random.default_rng(1).normal(size=(500, 3)))
+    assert len(choose_mixture(x[:400], little_noise(x[:400]), x[400:], seed=0).mixture.weights) == 1
+
+
+def test_anomalies_among_the_held_out_do_not_choose() -> None:
+    x, held_out = round_clusters(200, 1), round_clusters(50, 2)
+    expected = choose_mixture(x, little_noise(x), held_out, seed=0)
+    held_out[:7] += 1e3
+    found = choose_mixture(x, little_noise(x), held_out, seed=0)
+    assert torch.equal(found.mixture.means, expected.mixture.means)
+    assert found.held_out[4] == pytest.approx(expected.held_out[4], abs=0.3)
+
+
+@pytest.mark.parametrize("n", [10, 25, 60])
 def test_few_objects_give_few_clusters(n: int) -> None:
-    assert 1 <= len(fit_clusters(POINTS[:n], 24, seed=0).weights) <= max(1, n // 10)
+    x = torch.from_numpy(np.random.default_rng(2).permutation(POINTS)[:n])
+    chosen = choose_mixture(x, little_noise(x), x[:8], seed=0)
+    assert max(chosen.held_out) <= max(1, n // 25)
+    assert 1 <= len(chosen.mixture.weights) <= max(1, n // 25)
+    assert chosen.mixture.log_prob(x).isfinite().all()
 
 
 def test_the_density_is_reproducible_and_fits_its_points() -> None:
-    """Round components, so that the prior at the overall scatter costs little."""
-    rng = np.random.default_rng(3)
-    points = np.concatenate([rng.normal(size=(200, 3)) + c for c in CENTRES])
-    x, noise = torch.from_numpy(points), 0.01 * torch.eye(3, dtype=torch.float64).expand(len(points), 3, 3)
-    a, b = (fit_density(x, noise, 3, seed=5) for _ in range(2))
+    x, held_out = round_clusters(200, 3), round_clusters(50, 4)
+    a, b = (choose_mixture(x, little_noise(x), held_out, seed=5).mixture for _ in range(2))
     assert torch.equal(a.means, b.means) and torch.equal(a.covariances, b.covariances)
-    likelihood = GaussianMixture(3, random_state=0).fit(points).score(points)
-    assert float(a.log_prob(x, noise).mean()) == pytest.approx(likelihood, abs=0.05)
+    likelihood = GaussianMixture(3, random_state=0).fit(x.numpy()).score(x.numpy())
+    assert float(a.log_prob(x, little_noise(x)).mean()) == pytest.approx(likelihood, abs=0.05)
 
 
 def test_impossible_mixtures_are_refused() -> None:

@@ -51,7 +51,9 @@ def test_an_image_window_is_of_one_band() -> None:
     [((1, 100), [1, 2, 4, 8, 16, 32, 64]), ((1, 63), [1, 2, 4, 8, 16, 32]), ((2, 20, 20), [1, 2, 4, 8]),
      ((1, 8, 8), [1, 2, 4, 8]), ((2, 9, 3), [1, 2]), ((1, 1), [1])],
 )  # fmt: skip
-def test_windows_double_and_are_the_sums_of_what_is_in_them(shape: tuple[int, ...], lengths: list[int]) -> None:
+def test_windows_double_and_are_the_sums_of_what_is_in_them(
+    shape: tuple[int, ...], lengths: list[int]
+) -> None:
     image = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))
     found = list(window_sums(image))
     assert len(found) == len(lengths)
