@@ -52,10 +52,10 @@ def sentinels(image: np.ndarray, good: np.ndarray) -> np.ndarray:
     size = np.where(good, np.abs(image), 0)
     top = size.max()
     coded = size == top
-    rest = size[~coded].max(initial=0)
-    same = np.unique(image[coded]).size == 1
-    if same and np.count_nonzero(coded) > 1 and rest > 0 and top > SENTINEL * rest:
-        return coded
+    if np.count_nonzero(coded) > 1:
+        rest = size[~coded].max(initial=0)
+        if rest > 0 and top > SENTINEL * rest and np.unique(image[coded]).size == 1:
+            return coded
     return np.zeros(image.shape, bool)
 
 

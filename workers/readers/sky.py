@@ -28,7 +28,7 @@ def from_keys(hdu: Hdu, ra_key: str, dec_key: str) -> Position:
     ra, dec = hdu.get(ra_key), hdu.get(dec_key)
     if isinstance(ra, str) and isinstance(dec, str):
         return _from_text(ra, dec)
-    if "radian" in hdu.comment(ra_key).lower() and finite(ra) is not None and finite(dec) is not None:
+    if "radian" in hdu.header.comment(ra_key).lower() and finite(ra) is not None and finite(dec) is not None:
         return checked(math.degrees(ra), math.degrees(dec))
     return checked(ra, dec)
 
@@ -52,7 +52,7 @@ def from_wcs(hdu: Hdu, height: int, width: int) -> Position:
     from astropy.wcs import WCS
 
     try:
-        wcs = WCS(hdu.header, fix=False).celestial
+        wcs = WCS(hdu.header.astropy, fix=False).celestial
         if wcs.naxis != 2:
             return NOWHERE
         x, y = (width - 1) / 2, (height - 1) / 2
