@@ -27,11 +27,9 @@ LARGEST_CACHED = 1 << 16
 """Bytes; SDSS's widest header, of 236 columns, has 58 kB."""
 
 _VALUE = re.compile(
-    rb"= *(?:'(?P<text>(?:[^']|'')*)'|(?P<logical>[TF])|(?P<integer>[+-]?\d+)"
-    rb"|(?P<real>[+-]?(?:\d+\.?\d*|\.\d+)(?:[EDed][+-]?\d+)?))? *(?:/(?P<comment>.*))?",
-    re.DOTALL,
+    rb"= *(?:'(?P<text>(?:[ -&(-~]|'')*)'|(?P<logical>[TF])|(?P<integer>[+-]?\d+)"
+    rb"|(?P<real>[+-]?(?:\d+\.?\d*|\.\d+)(?:[EDed][+-]?\d+)?))? *(?:/[ -~]*)?"
 )
-_PRINTABLE = re.compile(rb"[ -~]*")
 _DOUBLE = bytes.maketrans(b"Dd", b"EE")
 
 
@@ -113,6 +111,35 @@ class Header:
         return abs(bitpix) // 8 * groups * (extra + math.prod(axes)) if axes else 0
 
     @cached_property
+    def is_compressed(self) -> bool:
+        return self.get("ZIMAGE") is True
+
+    @cached_property
+    def is_plain(self) -> bool:
+        """True where the bytes are the pixels: no compression, no scaling, no code for missing values."""
+        return (
+            not self.is_compressed
+            and self.get("SIMPLE") in (True, None)
+            and self.get("PCOUNT") in (0, None)
+            and self.get("GCOUNT") in (1, None)
+            and self.get("BSCALE") in (1, None)
+            and self.get("BZERO") in (0, None)
+            and not ("BLANK" in self or "GROUPS" in self)
+        )
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Of an image, after decompression, slowest axis first; () without data. Raises BrokenHeader."""
+        prefix = "Z" if self.is_compressed else ""
+        axes = [self.claim(f"{prefix}NAXIS{n + 1}") for n in range(self.claim(f"{prefix}NAXIS"))]
+        # A tile is decompressed whole, so its claim is checked like that of the image; 16 Mpixel do no harm.
+        keys = [f"ZTILE{n + 1}" for n in range(len(axes))] if prefix else []
+        tiles = [self.claim(key) for key in keys if self.get(key) is not None]
+        if prefix and math.prod(tiles) > max(math.prod(axes), 1 << 24):
+            raise BrokenHeader(f"tiles of {tiles} in {axes} pixels")
+        return tuple(reversed(axes)) if self.data_size else ()
+
+    @cached_property
     def columns(self) -> dict[str, Column]:
         """Columns of a table by upper-case name; the first of two that share a name. Raises BrokenHeader."""
         found: dict[str, Column] = {}
@@ -129,25 +156,17 @@ class Header:
             raise BrokenHeader("its columns are wider than its rows")
         return found
 
-    def comment(self, key: str) -> str:
+    def says(self, key: str, word: str) -> bool:
+        """True where the comment of a card of a number has this word, in any case."""
         at = self._find(key)
-        if at is not None:
-            try:
-                comment = _match(self._card(at))["comment"]
-                return "" if comment is None else comment.decode("ascii").strip()
-            except OddCard:
-                pass
-        elif not self._hides(key):
-            return ""
-        return self._ask_astropy(lambda header: str(header.comments[key])) or ""
+        return at is not None and word.encode() in self._card(at).partition(b"/")[2].lower()
 
-    def names(self, prefix: str) -> list[str]:
-        """Keywords that start so, also the long ones of the HIERARCH convention."""
-        if re.search(rb"HIERARCH +" + prefix.encode(), self.raw, re.IGNORECASE):
-            named = self._ask_astropy(lambda header: [str(name) for name in header]) or []
-        else:
-            named = [name.decode("latin-1").rstrip() for name in self._index]
-        return [name for name in named if name.upper().startswith(prefix)]
+    @cached_property
+    def names(self) -> list[str]:
+        """All keywords, also the long ones of the HIERARCH convention."""
+        if b"HIERARCH" in self._index:
+            return self._ask_astropy(lambda header: [str(name) for name in header]) or []
+        return [name.decode("latin-1").rstrip() for name in self._index]
 
     def _read(self, key: str) -> Any:
         at = self._find(key)
@@ -163,7 +182,7 @@ class Header:
 
     def _find(self, key: str) -> int | None:
         # numpy drops NULs at the end of a name and keeps blanks
-        return self._index.get(key.ljust(8).encode()) if len(key) <= 8 else None
+        return self._index.get(_padded(key))
 
     def _hides(self, key: str) -> bool:
         """True where a HIERARCH card may go by this name."""
@@ -197,6 +216,11 @@ class Header:
                 return None
 
 
+@lru_cache(maxsize=4096)
+def _padded(key: str) -> bytes:
+    return key.ljust(8).encode()
+
+
 @lru_cache(maxsize=CACHED)
 def _cached(raw: bytes) -> Header:
     return Header(raw)
@@ -207,20 +231,12 @@ def header_of(raw: bytes) -> Header:
     return _cached(raw) if len(raw) <= LARGEST_CACHED else Header(raw)
 
 
-def _match(card: bytes) -> re.Match[bytes]:
-    found = _VALUE.fullmatch(card, 8) if card[8:10] == b"= " and _PRINTABLE.fullmatch(card) else None
+@lru_cache(maxsize=8192)  # most cards of a survey's file stand in each of its files
+def _parse(card: bytes) -> Any:
+    found = _VALUE.fullmatch(card, 8) if card[8:10] == b"= " else None
     if found is None:
         raise OddCard
-    return found
-
-
-def _parse(card: bytes) -> Any:
-    found = _match(card)
-    kind, text = found.lastgroup, b""
-    if kind == "comment":
-        kind = next(
-            (name for name in ("text", "logical", "integer", "real") if found[name] is not None), None
-        )
+    kind = found.lastgroup
     if kind is None:
         return None
     text = found[kind]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,9 +68,10 @@ def read_cutout(file: FitsFile) -> Cutout:
     )
     if not good.any():
         raise Refused(reasons.NO_GOOD_PIXELS, f"{flux.size} pixels, all masked or not finite")
-    if not any(np.ptp(image[usable]) for image, usable in zip(flux, good, strict=True) if usable.any()):
+    if not any(_varies(image, usable) for image, usable in zip(flux, good, strict=True)):
         raise Refused(reasons.CONSTANT, f"every pixel is {flux[good][0]:g}")
-    flux32, ivar32 = _as_float32(flux, np.where(good, ivar, 0))
+    ivar[~good] = 0
+    flux32, ivar32 = _as_float32(flux, ivar)
     if not ivar32.any(axis=(1, 2)).all():
         flags.add("band-empty")
 
@@ -77,7 +79,7 @@ def read_cutout(file: FitsFile) -> Cutout:
     ra, dec = _position(primary, first, *flux.shape[1:])
     return Cutout(
         object_id=_identity(file, [primary, first]),
-        survey=next((hdu.text(key) for key in SURVEY_KEYS for hdu in (primary, first) if hdu.text(key)), ""),
+        survey=_first_text(first, primary, SURVEY_KEYS),
         path=file.path,
         sha256=file.sha256,
         flux=flux32,
@@ -106,18 +108,22 @@ def _measure(
     if "weight" in own:
         weight = companion(band, own["weight"])
         good &= (weight > 0) & (weight < np.inf)
-    for image, usable in zip(flux, good, strict=True):
-        coded = sentinels(image, usable)
-        if coded.any():
-            usable &= ~coded
-            flags.add("sentinel-masked")
+    coded = sentinels(flux, good)
+    if coded.any():
+        good &= ~coded
+        flags.add("sentinel-masked")
     role = next((role for role in POWERS if role in own), None)
     if role is not None:
         return flux, good, _inverse(companion(band, own[role]), POWERS[role])
     flags.add("noise-estimated")
     sigmas = [estimate_noise(image, usable, step) for image, usable in zip(flux, good, strict=True)]
     ivars = np.array([sigma**-2 if sigma > 0 else 0 for sigma in sigmas])
-    return flux, good, np.broadcast_to(ivars[:, None, None], flux.shape)
+    return flux, good, np.repeat(ivars, flux[0].size).reshape(flux.shape)
+
+
+def _varies(image: np.ndarray, usable: np.ndarray) -> bool:
+    first = image.flat[usable.argmax()]
+    return bool(((image != first) & usable).any())
 
 
 def _inverse(noise: np.ndarray, power: int) -> np.ndarray:
@@ -125,6 +131,14 @@ def _inverse(noise: np.ndarray, power: int) -> np.ndarray:
 
     0 where the plane is not positive, not finite, or says that there was no measurement.
     """
+    if power == -1 and noise.dtype == np.float32:
+        with np.errstate(divide="ignore", over="ignore"):
+            ivar = 1 / noise
+        low, high = ivar.min(), ivar.max()
+        if low >= max(_TINY, UNMEASURED * high) and high <= _LIMIT:
+            return (
+                ivar  # nothing to look after, as in most files; rounded as the quotient in float64 would be
+            )
     ivar = noise.astype(np.float64)
     usable = (ivar > 0) & (ivar < np.inf)
     if power < 0:
@@ -140,7 +154,10 @@ def _inverse(noise: np.ndarray, power: int) -> np.ndarray:
 
 
 def _as_float32(flux: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in float32, flux 0 where ivar is. Raises Refused when there is nothing left, or not the same."""
+    """Both in float32, flux 0 where ivar is; changes them in place.
+
+    Raises Refused when there is nothing left, or not the same.
+    """
     largest = ivar.max()
     if not largest > 0:
         raise Refused(reasons.NO_GOOD_PIXELS, f"{flux.size} pixels, none with a positive ivar")
@@ -148,8 +165,9 @@ def _as_float32(flux: np.ndarray, ivar: np.ndarray) -> tuple[np.ndarray, np.ndar
         typical = float(np.median(ivar[ivar > 0]))
         if not _TINY <= typical <= _LIMIT:
             raise Refused(reasons.UNITS, f"the noise is {typical**-0.5:.1e}")
-    ivar32 = np.minimum(ivar, _LIMIT).astype(np.float32)
-    return np.where(ivar32 > 0, flux, 0).astype(np.float32), ivar32
+    ivar32 = (np.minimum(ivar, _LIMIT) if largest > _LIMIT else ivar).astype(np.float32, copy=False)
+    flux[ivar32 == 0] = 0
+    return flux.astype(np.float32, copy=False), ivar32
 
 
 def _step(plane: Plane) -> float:
@@ -188,16 +206,16 @@ def _band_names(primary: Hdu, bands: list[Plane]) -> tuple[str, ...]:
             shared = (primary.text(key) for key in BAND_KEYS if len(bands) == 1)
             names.append(next((name for name in (plane.band, *own, *shared) if name), f"band{len(names)}"))
             continue
-        listed = [
-            name
-            for name in re.split(r"[\s,;]+", _cube_text(primary, plane.hdu, ("BANDS", "FILTERS")))
-            if name
+        numbered = [
+            _first_text(primary, plane.hdu, [f"{key}{n + 1}" for key in BAND_KEYS]) for n in range(n_planes)
         ]
-        for n in range(n_planes):
-            numbered = _cube_text(primary, plane.hdu, [f"{key}{n + 1}" for key in BAND_KEYS])
-            names.append(numbered or (listed[n] if len(listed) == n_planes else f"band{len(names)}"))
+        listed = "" if all(numbered) else _first_text(primary, plane.hdu, ("BANDS", "FILTERS"))
+        words = [word for word in re.split(r"[\s,;]+", listed) if word]
+        if len(words) != n_planes:
+            words = [f"band{len(names) + n}" for n in range(n_planes)]
+        names += [own or word for own, word in zip(numbered, words, strict=True)]
     return tuple(names)
 
 
-def _cube_text(primary: Hdu, hdu: Hdu, keys: list[str] | tuple[str, ...]) -> str:
-    return next((each.text(key) for key in keys for each in (hdu, primary) if each.text(key)), "")
+def _first_text(primary: Hdu, hdu: Hdu, keys: Sequence[str]) -> str:
+    return next((text for key in keys for each in (hdu, primary) if (text := each.text(key))), "")

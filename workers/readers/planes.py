@@ -145,9 +145,7 @@ def pair(science: list[Plane], planes: list[Plane], role: str) -> list[Plane | N
     """
     found: list[Plane | None] = [None] * len(science)
     unnamed = []
-    for plane in planes:
-        if plane.role != role:
-            continue
+    for plane in (plane for plane in planes if plane.role == role):
         named = [n for n, band in enumerate(science) if plane.band.upper() in _names(band)]
         if named:
             found[named[0]] = plane
@@ -178,7 +176,9 @@ def companion(band: Plane, partner: Plane) -> np.ndarray:
 def bad_bits(plane: Plane) -> np.ndarray:
     """Mask (n_planes, height, width), nonzero where a pixel is bad."""
     pixels = plane.pixels()
-    bits = {card[3:]: plane.hdu.number(card) for card in plane.hdu.header.names("MP_")}
+    bits = {
+        card[3:]: plane.hdu.number(card) for card in plane.hdu.header.names if card.upper().startswith("MP_")
+    }
     if not bits or pixels.dtype.kind not in "iu":
         return pixels
     faults = sum(
