@@ -7,10 +7,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from service.catalog.bulk import Upsert
 from service.catalog.engine import NotFoundError, writing
 from service.catalog.rows import ModelRow
 from service.catalog.schema import clusters, models, scores
-from service.catalog.statements import finite_json, upsert
+from service.catalog.statements import finite_json
+
+MODELS = Upsert(models, ("id",), ("path", "n_training", "held_out", "smallest_p", "domain"))
+CLUSTERS = Upsert(clusters, ("model_id", "cluster"), ("weight",))
 
 
 def register_model(engine: sa.Engine, model: ModelRow) -> None:
@@ -27,13 +31,10 @@ def register_model(engine: sa.Engine, model: ModelRow) -> None:
             "smallest_p": model.smallest_p,
             "domain": finite_json(model.domain),
         }
-        upsert(connection, models, [row], ["id"], ["path", "n_training", "held_out", "smallest_p", "domain"])
-        rows = [
-            {"model_id": model.id, "cluster": cluster, "weight": float(weight)}
-            for cluster, weight in enumerate(model.cluster_weights)
-        ]
-        if rows:
-            upsert(connection, clusters, rows, ["model_id", "cluster"], ["weight"])
+        MODELS.write(connection, {name: [value] for name, value in row.items()})
+        n = len(model.cluster_weights)
+        weights = [float(weight) for weight in model.cluster_weights]
+        CLUSTERS.write(connection, {"model_id": [model.id] * n, "cluster": range(n), "weight": weights})
 
 
 def list_models(engine: sa.Engine, kind: str | None = None) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ def command(
 ) -> None:
     """Score files and write them to the catalog.
 
-    INPUT is a file, a folder (searched recursively), or @list.txt, a text file of paths.
+    INPUT is a file, a folder (searched recursively), a pack, or @list.txt, a text file of paths.
     """
     from service.catalog.engine import open_catalog
     from service.submission import models_in_force, start_run

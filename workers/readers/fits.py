@@ -10,7 +10,6 @@ is left to astropy, which is imported only then.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import math
@@ -19,13 +18,13 @@ import re
 import stat
 import struct
 import warnings
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from isal import igzip, igzip_lib
 
 from workers.readers import reasons
 from workers.readers.cards import CARD, BrokenHeader, Column, Header, header_of
@@ -158,12 +157,12 @@ class Hdu:
         scale, zero = self._scaling(column)
         return values if scale is None else values * scale + zero
 
-    def cell(self, name: str) -> Any:
-        """First row of a column: a Python number or text; None when absent, empty or an array."""
+    def cell(self, name: str, row: int = 0) -> Any:
+        """One row of a column: a Python number or text; None when absent, empty or an array."""
         column = self.columns.get(name.upper())
-        if column is None or not self.size or not self.n_rows:
+        if column is None or not self.size or row >= self.n_rows:
             return None
-        start = self.data_start + column.offset
+        start = self.data_start + column.offset + row * self._claim("NAXIS1")
         if column.code == "A":
             text = self.content.data[start : start + column.repeat]
             return text.split(b"\0")[0].decode("ascii", "replace").strip()
@@ -254,7 +253,7 @@ def _gunzip(raw: bytes) -> bytes:
     chunks: list[bytes] = []
     total = 0
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(raw)) as stream:
+        with igzip.IGzipFile(fileobj=io.BytesIO(raw)) as stream:
             while chunk := stream.read(1 << 20):
                 total += len(chunk)
                 if total > MAX_BYTES:
@@ -262,7 +261,7 @@ def _gunzip(raw: bytes) -> bytes:
                 chunks.append(chunk)
     except EOFError as error:
         raise Refused(reasons.TRUNCATED, f"gzip ends after {total} bytes of content") from error
-    except (OSError, zlib.error) as error:
+    except (OSError, igzip_lib.IsalError) as error:  # type: ignore[misc]  # the stubs call it a value
         raise Refused(reasons.DAMAGED_GZIP, str(error)) from error
     return b"".join(chunks)
 
