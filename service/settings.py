@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(256, ge=64, le=512, description="paths in one queue message")
+    readers: int = Field(
+        0, ge=0, le=64, description="processes that read files for a worker; 0: it reads them itself"
+    )
     nightly_at: str = Field(
         "16:00",
         pattern=r"^([01]\d|2[0-3]):[0-5]\d$",

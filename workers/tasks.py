@@ -59,7 +59,7 @@ def register(
         from workers.pipeline import score_manifest
 
         try:
-            score_manifest(engine(task), Manifest.model_validate(manifest), load)
+            score_manifest(engine(task), Manifest.model_validate(manifest), load, readers=settings.readers)
         except CATALOG_GONE as error:
             _put_off(task, error)
 
