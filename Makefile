@@ -25,6 +25,9 @@ check: $(VENV)/stamp-dev  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: $(VENV)/stamp-run  ## what a night costs, beside a naive script; ARGS="--sizes 1000" for a short one
+	$(BIN)/python -m benchmarks.night $(ARGS)
+
 clean:  ## remove the virtual environment and what the tools leave behind
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .scratch
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -44,5 +47,5 @@ $(VENV)/stamp-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,check]'
 	@touch $@ $(VENV)/stamp-run
 
-.PHONY: help demo picture test check clean
+.PHONY: help demo picture test check bench clean
 .DEFAULT_GOAL := help

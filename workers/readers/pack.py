@@ -35,6 +35,8 @@ FORMAT, VERSION = "peculiar pack", 1
 CHUNK = 1 << 16
 """Values in one chunk of an array, 256 KiB."""
 SPECTRA = 0
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError, MemoryError)
+"""What h5py and numpy raise where a damaged file trips them, which is an ordinary case here."""
 _SPECTRUM = ("first", "redshift", "zwarning", "spectral_class", "object_type")
 _COMMON = ("object_id", "survey", "path", "sha256", "ra", "dec")
 Read = Spectrum | Cutout | Rejection
@@ -124,7 +126,10 @@ def _described(result: Read) -> dict[str, Any]:
 def count_members(path: str) -> int:
     """Members of a pack. Raises Refused."""
     with _opened(path) as file:
-        return len(file["members"])
+        try:
+            return len(file["members"])
+        except DAMAGE as error:
+            raise Refused(reasons.BROKEN_PACK, str(error)) from error
 
 
 def read_members(path: str, numbers: Sequence[int]) -> Iterator[Read]:
@@ -151,12 +156,17 @@ def _opened(path: str) -> h5py.File:
         raise Refused(reasons.MISSING) from error
     except OSError as error:
         raise Refused(reasons.BROKEN_PACK, str(error)) from error
-    if file.attrs.get("format") != FORMAT or not {"members", "rows"} <= file.keys():
+    try:
+        if file.attrs.get("format") != FORMAT or not {"members", "rows"} <= file.keys():
+            raise Refused(reasons.NOT_A_PACK)
+        if file.attrs.get("version") != VERSION:
+            raise Refused(reasons.NEWER_PACK, f"version {file.attrs.get('version')}")
+    except DAMAGE as error:
         file.close()
-        raise Refused(reasons.NOT_A_PACK)
-    if file.attrs.get("version") != VERSION:
+        raise Refused(reasons.BROKEN_PACK, str(error)) from error
+    except Refused:
         file.close()
-        raise Refused(reasons.NEWER_PACK, f"version {file.attrs.get('version')}")
+        raise
     return file
 
 
@@ -172,8 +182,7 @@ def _runs(numbers: Sequence[int]) -> Iterator[range]:
 def _read_run(file: h5py.File, path: str, run: range) -> Iterable[Read]:
     try:
         return _read_slices(file, path, run)
-    # h5py raises what its library and numpy trip over; a damaged file is an ordinary case here.
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+    except DAMAGE as error:
         if len(run) > 1:
             return [result for number in run for result in _read_run(file, path, range(number, number + 1))]
         return [Rejection(f"{path}#{run[0]}", reasons.BROKEN_PACK, f"{type(error).__name__}: {error}"[:200])]
