@@ -7,6 +7,7 @@ latents with a mixture of 24 Gaussians, and writes one ORM object per input into
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -119,7 +120,7 @@ def make_network(kind: str, objects: list[dict[str, Any]]) -> dict[str, Any]:
     stride = 4 if spectrum else 2
     down: list[Any] = []
     up: list[Any] = []
-    for few, many in zip(channels, channels[1:], strict=False):
+    for few, many in itertools.pairwise(channels):
         down += [convolution(few, many, stride, stride), nn.ReLU()]
         up = [back(many, few, stride, stride), nn.ReLU(), *up]
     image, _ = prepare(kind, objects[:1])
