@@ -169,7 +169,8 @@ def fill(engine: sa.Engine, run: int, n: int) -> None:
         connection.execute(
             sa.text(
                 "INSERT INTO scores (observation_id, model_id, run_id, scored_at, elbo, log_px, log_density, chi2, "
-                "score, p_value, q_value, cluster, cluster_probability, snr, flags, parts, windows) SELECT i, :model, :run, "
+                "score, p_value, q_value, cluster, cluster_probability, snr, flags, parts, windows) "
+                "SELECT i, :model, :run, "
                 "now(), -1, -1, -1, 1, random() * 10, random(), random(), i % :clusters, 0.8, 9, '', "
                 "'{\"density\": 0.5, \"density_p\": 0.1}', '[]' FROM generate_series(1, :n) i"
             ), {"n": n, "model": MODEL, "run": run, "clusters": N_CLUSTERS},
