@@ -56,9 +56,8 @@ def sentinels(images: np.ndarray, good: np.ndarray) -> np.ndarray:
     if np.count_nonzero(coded) == len(images):  # each plane has one brightest pixel
         return np.zeros(images.shape, bool)
     for image, band, code, highest in zip(images, size, coded, top, strict=True):
-        rest = band[~code].max(initial=0)
-        same = np.unique(image[code]).size == 1
-        if not (same and np.count_nonzero(code) > 1 and rest > 0 and highest > SENTINEL * rest):
+        rest = band[~code].max(initial=0) if np.count_nonzero(code) > 1 else 0
+        if not (rest > 0 and highest > SENTINEL * rest and np.unique(image[code]).size == 1):
             code[:] = False
     return coded
 
