@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
-import torch
 
 from models.baselines import baseline_scores
 from models.batch import CutoutBatch, SpectrumBatch
