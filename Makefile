@@ -32,6 +32,9 @@ check: $(VENV)/stamp-dev  ## style, types, known vulnerabilities of what is inst
 audit: $(VENV)/stamp-dev  ## ask PyPI for known vulnerabilities of what is installed
 	$(BIN)/python .ci/audit
 
+bench: $(VENV)/stamp-run  ## what a night costs, beside a naive script; ARGS="--sizes 1000" for a short one
+	$(BIN)/python -m benchmarks.night $(ARGS)
+
 clean:  ## remove the virtual environment and what the tools leave behind
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .scratch
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -51,5 +54,5 @@ $(VENV)/stamp-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,check]'
 	@touch $@ $(VENV)/stamp-run
 
-.PHONY: help demo picture test soak check audit clean
+.PHONY: help demo picture test soak check audit bench clean
 .DEFAULT_GOAL := help

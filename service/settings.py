@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     batch_deadline_s: int = Field(
         300, ge=1, description="seconds after which a worker process that hangs in a batch ends itself"
     )
+    readers: int = Field(
+        0, ge=0, le=64, description="processes that read files for a worker; 0: it reads them itself"
+    )
     nightly_at: str = Field(
         "16:00",
         pattern=r"^([01]\d|2[0-3]):[0-5]\d$",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
-P = ParamSpec("P")
 T = TypeVar("T")
+END = object()
 
 
 class Clock:
@@ -26,14 +26,15 @@ class Clock:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
 
-    def timed(self, name: str, function: Callable[P, T]) -> Callable[P, T]:
-        """The function, with its calls counted as this stage."""
-
-        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+    def each(self, name: str, items: Iterable[T]) -> Iterator[T]:
+        """The items, with the time that it takes to get them counted as this stage."""
+        iterator = iter(items)
+        while True:
             with self.stage(name):
-                return function(*args, **kwargs)
-
-        return call
+                item = next(iterator, END)
+            if item is END:
+                return
+            yield item  # type: ignore[misc]  # not END, so a T
 
     def total(self) -> float:
         """Since the clock was made."""

@@ -19,11 +19,12 @@ from service.catalog.attempts import put_down, take_alone, take_up
 from service.catalog.rows import RejectedRow
 from service.queue import Manifest
 from workers.patience import CATALOG_GONE, Stop
+from workers.reading import read_inputs
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from workers.pipeline import LoadScorer
+    from workers.pipeline import LoadScorer, Read
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +47,12 @@ def work_off(
     load_scorer: LoadScorer,
     stop: Stop,
     deadline_s: int | None = None,
+    read: Read = read_inputs,
 ) -> None:
     """Score what is still queued of a manifest; when it returns, each of its paths has its row.
 
     :param message: id of the message, the same in every delivery of it.
+    :param read: how to read inputs.
     :param deadline_s: how long one batch, or one file alone, may take until this process ends itself.
     :raises ReturnedError: when ``stop`` was requested; nothing of the rest is in hand then.
     :raises sqlalchemy.exc.OperationalError: when the catalog cannot be reached; call ``put_down`` before the
@@ -81,7 +84,7 @@ def work_off(
             take_alone(engine, run, piece[0], message)
         try:
             with deadline(deadline_s):
-                score_manifest(engine, manifest.model_copy(update={"paths": piece}), load_scorer)
+                score_manifest(engine, manifest.model_copy(update={"paths": piece}), load_scorer, read)
         except CATALOG_GONE:
             raise
         except Exception as error:  # a fault of the program must not keep the run from ending

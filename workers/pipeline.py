@@ -19,17 +19,18 @@ from service.catalog.rows import RejectedRow, ScoredRow
 from service.queue import Manifest
 from workers.batching import MAX_PIXELS, Sample, groups, make_batch, trusted_redshift
 from workers.clock import Clock
-from workers.readers import read as read_file
+from workers.patience import CATALOG_GONE
 from workers.readers.sample import Rejection, Spectrum
+from workers.reading import Result, read_inputs
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 logger = logging.getLogger(__name__)
 
-READER_FAILED = "the reader failed on this input: the worker's log has the traceback, please report it"
 SCORER_FAILED = "the scorer failed on this input: the worker's log has the traceback, please report it"
 WRITER_FAILED = "the catalog refused this row: the worker's log has the traceback, please report it"
+NUMBERS = ("elbo", "log_px", "log_density", "chi2", "score", "p_value", "snr")
 DOES_NOT_FIT = "this input does not fit the model: the detail says what the model takes"
 MODEL_MISSING = "the model could not be loaded: check that PECULIAR_MODEL_DIR on the worker holds its bundle"
 
@@ -46,7 +47,8 @@ class Scorer(Protocol):
 
 
 LoadScorer = Callable[[str], Scorer]
-Read = Callable[[str], "Sample | Rejection"]
+Read = Callable[..., Iterable[Result]]
+"""As ``read_inputs``: one result for each path, with that path; raises nothing."""
 
 
 @dataclass(slots=True)
@@ -62,7 +64,7 @@ class Rows:
 
 
 def score_manifest(
-    engine: Engine, manifest: Manifest, load_scorer: LoadScorer, read: Read = read_file
+    engine: Engine, manifest: Manifest, load_scorer: LoadScorer, read: Read = read_inputs
 ) -> None:
     """Score every path of a manifest, write the rows, and finish the run if these were its last.
 
@@ -74,7 +76,10 @@ def score_manifest(
     from service.catalog.runs import finish_if_complete
 
     clock, n_scored = Clock(), 0
-    timed_read = clock.timed("read", read)
+
+    def timed_read(paths: Sequence[str]) -> Iterator[Result]:
+        return clock.each("read", read(paths))
+
     for rows in score_paths(manifest.paths, manifest.models, manifest.night, load_scorer, timed_read):
         n_scored += len(rows.scored)
         with clock.stage("write"):
@@ -90,7 +95,7 @@ def score_paths(
     models: dict[str, str],
     night: date,
     load_scorer: LoadScorer,
-    read: Read = read_file,
+    read: Read = read_inputs,
 ) -> Iterator[Rows]:
     """Read and score paths, a memory's worth of samples at a time.
 
@@ -105,15 +110,10 @@ def score_paths(
 def _read_some(paths: Iterable[str], read: Read) -> Iterator[tuple[Rows, list[Sample]]]:
     """Samples of up to MAX_PIXELS together, with the rejections met on the way."""
     rows, samples, pixels = Rows(), [], 0
-    for path in dict.fromkeys(paths):
-        try:
-            result = read(path)
-        except Exception as error:  # a reader promises not to raise; its bug must not cost the other paths
-            logger.exception("the reader failed on %s", path, extra={"path": path})
-            result = Rejection(path, READER_FAILED, repr(error))
+    for result in read(list(dict.fromkeys(paths))):
         if isinstance(result, Rejection):
             rows.rejected.append(
-                RejectedRow(path, result.reason, result.detail, result.kind, "", result.sha256)
+                RejectedRow(result.path, result.reason, result.detail, result.kind, "", result.sha256)
             )
             continue
         samples.append(result)
@@ -164,47 +164,44 @@ def _score_or_halve(samples: list[Sample], scorer: Scorer, night: date, rows: Ro
             logger.exception("the scorer %s failed on %s", scorer.id, samples[0].path, extra=ids)
         rows.reject(samples[0], reason, str(error) or repr(error), scorer.id)
         return
-    for i, sample in enumerate(samples):
-        rows.scored.append(_row(sample, scores, i, scorer.id, night))
+    rows.scored += _rows(samples, scores, scorer.id, night)
 
 
-def _row(sample: Sample, scores: Scores, i: int, model: str, night: date) -> ScoredRow:
-    responsibilities = np.asarray(scores.responsibilities[i], np.float32)
-    cluster = int(responsibilities.argmax())
-    flags = set(scores.flags[i])
-    spectrum = sample if isinstance(sample, Spectrum) else None
-    if spectrum:
-        flags |= trusted_redshift(spectrum)[1]
-    return ScoredRow(
-        kind=sample.kind,
-        survey=sample.survey,
-        object_id=sample.object_id,
-        path=sample.path,
-        sha256=sample.sha256,
-        ra=sample.ra,
-        dec=sample.dec,
-        night=night.isoformat(),
-        redshift=spectrum.redshift if spectrum else None,
-        spectral_class=spectrum.spectral_class if spectrum else "",
-        zwarning=spectrum.zwarning if spectrum else 0,
-        reader_flags=sample.flags,
-        model=model,
-        elbo=float(scores.elbo[i]),
-        log_px=float(scores.log_px[i]),
-        log_density=float(scores.log_density[i]),
-        chi2=float(scores.chi2[i]),
-        score=float(scores.score[i]),
-        p_value=float(scores.p_value[i]),
-        cluster=cluster,
-        cluster_probability=float(responsibilities[cluster]),
-        snr=float(scores.snr[i]),
-        flags=flags,
-        parts={name: float(values[i]) for name, values in scores.parts.items()},
-        latent=np.asarray(scores.latent[i], np.float32),
-        latent_var=np.asarray(scores.latent_var[i], np.float32),
-        responsibilities=responsibilities,
-        windows=scores.windows[i],
+def _rows(samples: list[Sample], scores: Scores, model: str, night: date) -> Iterator[ScoredRow]:
+    """Rows from scores, whose arrays become Python's numbers all at once."""
+    latent, latent_var, responsibilities = (
+        np.asarray(values, np.float32)
+        for values in (scores.latent, scores.latent_var, scores.responsibilities)
     )
+    clusters = responsibilities.argmax(axis=1)
+    numbers = {name: getattr(scores, name).tolist() for name in NUMBERS}
+    numbers |= {"cluster": clusters.tolist(), "cluster_probability": responsibilities.max(axis=1).tolist()}
+    parts = {name: values.tolist() for name, values in scores.parts.items()}
+    day = night.isoformat()
+    for i, sample in enumerate(samples):
+        spectrum = sample if isinstance(sample, Spectrum) else None
+        yield ScoredRow(
+            kind=sample.kind,
+            survey=sample.survey,
+            object_id=sample.object_id,
+            path=sample.path,
+            sha256=sample.sha256,
+            ra=sample.ra,
+            dec=sample.dec,
+            night=day,
+            redshift=spectrum.redshift if spectrum else None,
+            spectral_class=spectrum.spectral_class if spectrum else "",
+            zwarning=spectrum.zwarning if spectrum else 0,
+            reader_flags=sample.flags,
+            model=model,
+            flags=scores.flags[i] | trusted_redshift(spectrum)[1] if spectrum else scores.flags[i],
+            parts={name: values[i] for name, values in parts.items()},
+            latent=latent[i],
+            latent_var=latent_var[i],
+            responsibilities=responsibilities[i],
+            windows=scores.windows[i],
+            **{name: values[i] for name, values in numbers.items()},
+        )
 
 
 def write(engine: Engine, run: int, scored: Sequence[ScoredRow], rejected: Sequence[RejectedRow]) -> None:
@@ -213,14 +210,12 @@ def write(engine: Engine, run: int, scored: Sequence[ScoredRow], rejected: Seque
     :raises sqlalchemy.exc.OperationalError: when the catalog cannot be reached.
     :raises CatalogError: when it has no such run or model.
     """
-    from sqlalchemy.exc import InterfaceError, OperationalError
-
     from service.catalog.engine import CatalogError
     from service.catalog.writer import write_batch
 
     try:
         write_batch(engine, run, list(scored), list(rejected))
-    except (OperationalError, InterfaceError, CatalogError):
+    except (*CATALOG_GONE, CatalogError):
         raise
     except Exception as error:  # a row that breaks a constraint must not cost the others
         if len(scored) + len(rejected) > 1:

@@ -14,6 +14,7 @@ from service.queue import NIGHTLY_TASK, RESUME_TASK, SCORE_TASK, SUBMIT_TASK, Ma
 from service.settings import Settings
 from workers.delivery import ReturnedError, work_off
 from workers.patience import AwayError, Stop, patiently
+from workers.reading import read_inputs
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -44,6 +45,7 @@ def register(
     :param deadline_s: how long a batch may take before the process ends itself; None without limit.
     """
     load = functools.lru_cache(maxsize=4)(load_scorer or functools.partial(load_bundle, settings))
+    read = functools.partial(read_inputs, readers=settings.readers)
     stopping = stop or Stop()
 
     @functools.cache
@@ -74,7 +76,7 @@ def register(
         def work(n: int) -> None:
             if n:
                 put_down(engine(), batch.run, message)
-            work_off(engine(), batch, message, load, stopping, deadline_s)
+            work_off(engine(), batch, message, load, stopping, deadline_s, read)
 
         with about(run=batch.run, batch=message):
             run(work)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -26,8 +24,8 @@ from service.catalog.rows import ModelRow
 from service.catalog.schema import clean
 from service.settings import Settings
 from workers.batching import Sample, make_batch
-from workers.readers import read
 from workers.readers.sample import Cutout, Rejection
+from workers.reading import read_inputs
 
 OTHER_KINDS = {"cutout": "a cutout, not a spectrum", "spectrum": "a spectrum, not a cutout"}
 MAX_REFERENCE = 5000
@@ -121,7 +119,7 @@ def read_samples(
     """The samples of one kind among some files, in the files' order, and why the others were left out."""
     samples: list[Sample] = []
     left_out: Counter[str] = Counter()
-    for done, result in enumerate(_read_all(paths), start=1):
+    for done, result in enumerate(read_inputs(paths, 0 if len(paths) < 200 else _n_readers()), start=1):
         if isinstance(result, Rejection):
             left_out[result.reason] += 1
         elif result.kind != kind:
@@ -179,15 +177,6 @@ def _same_bands(samples: list[Sample], left_out: Counter[str]) -> tuple[list[Sam
         left_out[f"another number of bands than the commonest, {count}"] += len(samples) - len(chosen)
     names = Counter(s.bands for s in chosen if isinstance(s, Cutout))
     return sorted(chosen, key=lambda s: s.flux.shape), names.most_common(1)[0][0]
-
-
-def _read_all(paths: list[str]) -> Iterable[Sample | Rejection]:
-    if len(paths) < 200:
-        yield from map(read, paths)
-        return
-    # spawn: forking a process in which torch has started threads can hang
-    with ProcessPoolExecutor(max_workers=_n_readers(), mp_context=get_context("spawn")) as pool:
-        yield from pool.map(read, paths, chunksize=32)
 
 
 def _n_readers() -> int:

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
+from service.catalog.bulk import Upsert
 from service.catalog.schema import drift, embeddings, failures, models, scores
-from service.catalog.statements import upsert
 
+DRIFT = Upsert(drift, ("run_id", "model_id"), ("figures", "problem"))
 FEWEST = 30
 """Inputs that a run needs to be judged."""
 MOST = 50_000
@@ -97,7 +98,7 @@ def measure(connection: sa.Connection, run_id: int, model_ids: dict[str, str]) -
                 {"run_id": run_id, "model_id": model_id, "figures": figures, "problem": _problem(figures)}
             )
     if rows:
-        upsert(connection, drift, rows, ["run_id", "model_id"], ["figures", "problem"])
+        DRIFT.write(connection, {name: [row[name] for row in rows] for name in rows[0]})
 
 
 def flagged(engine: sa.Engine, run_ids: list[int] | None = None) -> dict[int, dict[str, str]]:

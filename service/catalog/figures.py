@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
+from service.catalog.bulk import Upsert
 from service.catalog.engine import writing
 from service.catalog.runs import counts
 from service.catalog.schema import drift, run_inputs, runs, stage_seconds
-from service.catalog.statements import insert_into, upsert
 
 RECENT = timedelta(days=1)
+STAGE_SECONDS = Upsert(
+    stage_seconds,
+    ("run_id", "stage"),
+    ("last_at",),
+    lambda new: {"seconds": stage_seconds.c.seconds + new.seconds},
+)
 
 
 @dataclass(slots=True)
@@ -73,11 +80,12 @@ def figures(engine: sa.Engine) -> Figures:
 def add_seconds(engine: sa.Engine, run_id: int, seconds: dict[str, float]) -> None:
     """Add to the time that all workers together have spent on the stages of a run."""
     now = datetime.now(UTC)
-    rows = [
-        {"run_id": run_id, "stage": stage, "seconds": spent, "last_at": now}
-        for stage, spent in sorted(seconds.items())
-    ]
+    stages, n = sorted(seconds), len(seconds)
+    rows: dict[str, list[Any]] = {
+        "run_id": [run_id] * n,
+        "stage": stages,
+        "seconds": [seconds[s] for s in stages],
+        "last_at": [now] * n,
+    }
     with writing(engine) as connection:
-        excluded = insert_into(connection, stage_seconds).excluded
-        total = {"seconds": stage_seconds.c.seconds + excluded.seconds}
-        upsert(connection, stage_seconds, rows, ["run_id", "stage"], ["last_at"], total)
+        STAGE_SECONDS.write(connection, rows)

@@ -11,10 +11,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from service.catalog.bulk import Upsert
 from service.catalog.engine import CatalogError, NotFoundError, writing
 from service.catalog.rows import ModelRow
 from service.catalog.schema import clusters, models, promotions, scores
-from service.catalog.statements import finite_json, upsert
+from service.catalog.statements import finite_json
+
+MODELS = Upsert(models, ("id",), ("path", "n_training", "held_out", "smallest_p", "domain", "reference"))
+CLUSTERS = Upsert(clusters, ("model_id", "cluster"), ("weight",))
 
 HOLDING = promotions.c.withdrawn_at.is_(None)
 
@@ -37,14 +41,10 @@ def register_model(engine: sa.Engine, model: ModelRow, promote: bool = False, by
             "domain": finite_json(model.domain),
             "reference": finite_json(model.reference),
         }
-        update = ["path", "n_training", "held_out", "smallest_p", "domain", "reference"]
-        upsert(connection, models, [row], ["id"], update)
-        rows = [
-            {"model_id": model.id, "cluster": cluster, "weight": float(weight)}
-            for cluster, weight in enumerate(model.cluster_weights)
-        ]
-        if rows:
-            upsert(connection, clusters, rows, ["model_id", "cluster"], ["weight"])
+        MODELS.write(connection, {name: [value] for name, value in row.items()})
+        n = len(model.cluster_weights)
+        weights = [float(weight) for weight in model.cluster_weights]
+        CLUSTERS.write(connection, {"model_id": [model.id] * n, "cluster": range(n), "weight": weights})
         if promote or model.kind not in _holders(connection):
             _promote(connection, model.id, model.kind, by)
 

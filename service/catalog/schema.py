@@ -16,6 +16,8 @@ def clean(text: str) -> str:
     File names and FITS headers may hold NULs, which are dropped, and bytes that are not UTF-8, which Python
     marks with lone surrogates and this writes as ``\\udcXX``.
     """
+    if text.isascii() and "\x00" not in text:
+        return text
     return text.replace("\x00", "").encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -1,4 +1,4 @@
-"""What databases want spelled their own way: upserts, keys of JSON, JSON values, long lists in pieces."""
+"""What databases want spelled their own way: inserts, keys of JSON, JSON values, long lists in pieces."""
 
 from __future__ import annotations
 
@@ -21,20 +21,6 @@ CHUNK = 1000
 def insert_into(connection: sa.Connection, table: sa.Table) -> Any:
     """The INSERT of this database, which knows ON CONFLICT."""
     return (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(table)
-
-
-def upsert(
-    connection: sa.Connection,
-    table: sa.Table,
-    rows: list[dict[str, Any]],
-    key: list[str],
-    update: list[str],
-    extra: dict[str, Any] | None = None,
-) -> None:
-    """Insert rows; where ``key`` is there, overwrite ``update`` and set the expressions of ``extra``."""
-    statement = insert_into(connection, table)
-    changed = {name: statement.excluded[name] for name in update} | (extra or {})
-    connection.execute(statement.on_conflict_do_update(index_elements=key, set_=changed), rows)
 
 
 def json_keys(connection: sa.Connection, column: sa.ColumnElement[Any]) -> Any:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 
 from service.catalog import healpix
+from service.catalog.bulk import Upsert
 from service.catalog.engine import CatalogError, writing
 from service.catalog.rows import RejectedRow, ScoredRow
 from service.catalog.schema import (
@@ -24,11 +26,57 @@ from service.catalog.schema import (
     runs,
     scores,
 )
-from service.catalog.statements import chunks, finite_json, insert_into, upsert
+from service.catalog.statements import chunks, finite_json
 
 NUMBERS = ("elbo", "log_px", "log_density", "chi2", "score", "p_value", "cluster_probability", "snr")
+_numbers = attrgetter(*NUMBERS)
+POSITION = ("ra", "dec", "x", "y", "z", "healpix29")
+BLOBS = ("latent", "latent_var", "responsibilities")
+
 NOT_FINITE = (
     "the model gave a number that is not finite: keep the file and report it as a fault of the program"
+)
+
+OBJECTS = Upsert(
+    objects,
+    ("kind", "survey", "object_id"),
+    extra=lambda new: {name: sa.func.coalesce(new[name], objects.c[name]) for name in POSITION},
+)
+"""A known position is kept where none comes."""
+
+OBSERVATIONS = Upsert(
+    observations,
+    ("path", "sha256"),
+    ("object_id", "kind", "redshift", "spectral_class", "zwarning", "reader_flags", "superseded"),
+)
+
+
+def _kept_q_value(new: Any) -> sa.ColumnElement[Any]:
+    same = sa.and_(scores.c.run_id == new.run_id, scores.c.p_value == new.p_value)
+    return sa.case((same, scores.c.q_value), else_=sa.null())
+
+
+SCORES = Upsert(
+    scores,
+    ("observation_id", "model_id"),
+    (*NUMBERS, "run_id", "scored_at", "cluster", "flags", "parts", "windows"),
+    lambda new: {"q_value": _kept_q_value(new)},
+)
+"""A batch that comes twice keeps the q-values its run has found."""
+
+EMBEDDINGS = Upsert(embeddings, ("observation_id", "model_id"), BLOBS)
+_ONE_MORE: sa.ColumnElement[int] = sa.literal_column("1")
+FAILURES = Upsert(
+    failures,
+    ("path", "model"),
+    ("reason", "detail", "kind", "run_id", "last_seen"),
+    lambda new: {"attempts": failures.c.attempts + _ONE_MORE},
+)
+LEDGER = Upsert(
+    run_inputs,
+    ("run_id", "path"),
+    ("status", "observation_id", "reason"),
+    lambda new: {"attempts": run_inputs.c.attempts + _ONE_MORE},
 )
 
 
@@ -46,8 +94,8 @@ def write_batch(
         row.path, row.survey, row.object_id = clean(row.path), clean(row.survey), clean(row.object_id)
     for refused in rejected:
         refused.path = clean(refused.path)
-    bad = [row for row in scored if not _is_finite(row)]
     good = {row.path: row for row in scored if _is_finite(row)}
+    bad = [row for row in scored if not _is_finite(row)] if len(good) < len(scored) else []
     failed = {row.path: row for row in rejected}
     failed |= {
         row.path: RejectedRow(row.path, NOT_FINITE, "", row.kind, row.model, row.sha256) for row in bad
@@ -67,7 +115,7 @@ def write_batch(
 
 
 def _is_finite(row: ScoredRow) -> bool:
-    return all(math.isfinite(getattr(row, name)) for name in NUMBERS)
+    return all(map(math.isfinite, _numbers(row)))
 
 
 def _enter_run(connection: sa.Connection, run_id: int) -> None:
@@ -86,143 +134,119 @@ def _check_models(connection: sa.Connection, wanted: set[str]) -> None:
         raise CatalogError(f"the catalog does not list the model {', '.join(sorted(wanted - known))}")
 
 
-def _position_columns(rows: list[ScoredRow]) -> list[dict[str, Any]]:
-    """For each row ra, dec and what derives from them; all None where they are no place on the sky."""
+def _position_columns(rows: list[ScoredRow]) -> dict[str, list[Any]]:
+    """ra, dec and what derives from them; all None where they are no place on the sky."""
     ra = np.array([math.nan if row.ra is None else row.ra for row in rows], dtype=float)
     dec = np.array([math.nan if row.dec is None else row.dec for row in rows], dtype=float)
     known = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90)
-    columns: list[dict[str, Any]] = [dict.fromkeys(("ra", "dec", "x", "y", "z", "healpix29")) for _ in rows]
-    if known.any():
-        ra, dec = ra[known] % 360, dec[known]
-        vectors, pixels = healpix.unit_vectors(ra, dec), healpix.healpix29(ra, dec)
-        for i, where in enumerate(np.flatnonzero(known)):
-            x, y, z = vectors[i].tolist()
-            columns[where] = {
-                "ra": float(ra[i]), "dec": float(dec[i]), "x": x, "y": y, "z": z, "healpix29": int(pixels[i]),
-            }  # fmt: skip
+    ra, dec = np.where(known, ra % 360, 0), np.where(known, dec, 0)
+    values = [ra, dec, *healpix.unit_vectors(ra, dec).T, healpix.healpix29(ra, dec)]
+    columns = {name: column.tolist() for name, column in zip(POSITION, values, strict=True)}
+    for i in np.flatnonzero(~known):
+        for column in columns.values():
+            column[i] = None
     return columns
 
 
-def _write_objects(connection: sa.Connection, rows: list[ScoredRow]) -> dict[tuple[str, str, str], int]:
-    """Object ids by (kind, survey, object_id); a known position is kept where none comes."""
-    rows = list({(row.kind, row.survey, row.object_id): row for row in rows}.values())
-    rows.sort(key=lambda row: (row.kind, row.survey, row.object_id))
-    values = [
-        {"kind": row.kind, "survey": row.survey, "object_id": row.object_id} | position
-        for row, position in zip(rows, _position_columns(rows), strict=True)
-    ]
-    statement = insert_into(connection, objects)
-    position = ("ra", "dec", "x", "y", "z", "healpix29")
-    changed = {name: sa.func.coalesce(statement.excluded[name], objects.c[name]) for name in position}
-    statement = statement.on_conflict_do_update(index_elements=["kind", "survey", "object_id"], set_=changed)
-    key = (objects.c.kind, objects.c.survey, objects.c.object_id)
-    found = connection.execute(statement.returning(objects.c.id, *key), values)
-    return {(kind, survey, object_id): id_ for id_, kind, survey, object_id in found}
+def _write_objects(connection: sa.Connection, rows: list[ScoredRow]) -> list[int]:
+    """Object ids of the rows."""
+    keys = [(row.kind, row.survey, row.object_id) for row in rows]
+    newest = dict(zip(keys, rows, strict=True))
+    sorted_keys = sorted(newest)
+    kinds, surveys, names = map(list, zip(*sorted_keys, strict=True))
+    columns: dict[str, list[Any]] = {"kind": kinds, "survey": surveys, "object_id": names}
+    OBJECTS.write(connection, columns | _position_columns([newest[key] for key in sorted_keys]))
+    ids: dict[tuple[str, str, str], int] = {}
+    for part in chunks(names):
+        wanted = sa.select(objects.c.kind, objects.c.survey, objects.c.object_id, objects.c.id)
+        found = connection.execute(wanted.where(objects.c.object_id.in_(part)))
+        ids |= {(kind, survey, name): id_ for kind, survey, name, id_ in found}
+    return [ids[key] for key in keys]
 
 
-def _write_observations(connection: sa.Connection, rows: list[ScoredRow], now: datetime) -> dict[str, int]:
-    """Observation ids by path."""
+def _write_observations(connection: sa.Connection, rows: list[ScoredRow], now: datetime) -> list[int]:
+    """Observation ids of the rows, which are sorted by path."""
     if not rows:
-        return {}
-    object_ids = _write_objects(connection, rows)
-    values = [
-        {
-            "object_id": object_ids[row.kind, row.survey, row.object_id],
-            "path": row.path,
-            "sha256": row.sha256,
-            "kind": row.kind,
-            "night": row.night,
-            "first_seen": now,
-            "redshift": row.redshift if row.redshift is not None and math.isfinite(row.redshift) else None,
-            "spectral_class": row.spectral_class,
-            "zwarning": int(row.zwarning),
-            "reader_flags": ",".join(sorted(row.reader_flags)),
-            "duplicate": False,
-            "superseded": False,
-        }
-        for row in rows
-    ]
-    statement = insert_into(connection, observations)
-    update = ("object_id", "kind", "redshift", "spectral_class", "zwarning", "reader_flags", "superseded")
-    statement = statement.on_conflict_do_update(
-        index_elements=["path", "sha256"], set_={name: statement.excluded[name] for name in update}
-    )
-    found = connection.execute(statement.returning(observations.c.path, observations.c.id), values)
-    ids = {row.path: row.id for row in found}
-    for paths in chunks(ids):
-        older = sa.and_(
-            observations.c.path.in_(paths),
-            observations.c.id.not_in([ids[path] for path in paths]),
-            observations.c.superseded.is_(False),
-        )
-        connection.execute(sa.update(observations).where(older).values(superseded=True))
-    return ids
+        return []
+    n = len(rows)
+    columns = {name: [getattr(row, name) for row in rows] for name in ("path", "sha256", "kind", "night")}
+    columns |= {
+        "object_id": _write_objects(connection, rows),
+        "first_seen": [now] * n,
+        "redshift": [z if (z := row.redshift) is not None and math.isfinite(z) else None for row in rows],
+        "spectral_class": [row.spectral_class for row in rows],
+        "zwarning": [int(row.zwarning) for row in rows],
+        "reader_flags": [_joined(row.reader_flags) for row in rows],
+        "duplicate": [False] * n,
+        "superseded": [False] * n,
+    }
+    OBSERVATIONS.write(connection, columns)
+    ids: dict[str, int] = {}
+    older: list[int] = []
+    current = {row.path: row.sha256 for row in rows}
+    o = observations.c
+    for paths in chunks(current):
+        for path, sha256, id_, superseded in connection.execute(
+            sa.select(o.path, o.sha256, o.id, o.superseded).where(o.path.in_(paths))
+        ):
+            if current[path] == sha256:
+                ids[path] = id_
+            elif not superseded:
+                older.append(id_)
+    for part in chunks(older):
+        connection.execute(sa.update(observations).where(o.id.in_(part)).values(superseded=True))
+    return [ids[row.path] for row in rows]
+
+
+def _joined(flags: set[str]) -> str:
+    return ",".join(sorted(flags)) if flags else ""
 
 
 def _float32(values: np.ndarray) -> bytes:
-    return np.ascontiguousarray(values, dtype="<f4").tobytes()
+    return np.asarray(values, dtype="<f4").tobytes()
+
+
+def _finite_parts(parts: dict[str, float]) -> dict[str, float | None]:
+    return finite_json(parts) if not all(map(math.isfinite, parts.values())) else parts  # type: ignore[return-value]
 
 
 def _write_scores(
-    connection: sa.Connection,
-    run_id: int,
-    rows: list[ScoredRow],
-    observation_ids: dict[str, int],
-    now: datetime,
+    connection: sa.Connection, run_id: int, rows: list[ScoredRow], observation_ids: list[int], now: datetime
 ) -> None:
     if not rows:
         return
-    order = sorted(rows, key=lambda row: observation_ids[row.path])
-    keys = [{"observation_id": observation_ids[row.path], "model_id": row.model} for row in order]
-    values = [
-        key
-        | {name: float(getattr(row, name)) for name in NUMBERS}
-        | {
-            "run_id": run_id,
-            "scored_at": now,
-            "q_value": None,
-            "cluster": int(row.cluster),
-            "flags": ",".join(sorted(row.flags)),
-            "parts": finite_json({name: float(value) for name, value in row.parts.items()}),
-            "windows": finite_json(row.windows),
-        }
-        for key, row in zip(keys, order, strict=True)
-    ]
-    # A batch that comes twice keeps the q-values its run has found.
-    excluded = insert_into(connection, scores).excluded
-    same = sa.and_(scores.c.run_id == excluded.run_id, scores.c.p_value == excluded.p_value)
-    update = [*NUMBERS, "run_id", "scored_at", "cluster", "flags", "parts", "windows"]
-    upsert(
-        connection, scores, values, ["observation_id", "model_id"], update,
-        {"q_value": sa.case((same, scores.c.q_value), else_=None)},
-    )  # fmt: skip
-    blobs = ["latent", "latent_var", "responsibilities"]
-    vectors = [
-        key | {name: _float32(getattr(row, name)) for name in blobs}
-        for key, row in zip(keys, order, strict=True)
-    ]
-    upsert(connection, embeddings, vectors, ["observation_id", "model_id"], blobs)
+    pairs = sorted(zip(observation_ids, rows, strict=True), key=lambda pair: pair[0])
+    key: dict[str, Sequence[Any]] = {
+        "observation_id": [id_ for id_, _ in pairs],
+        "model_id": [row.model for _, row in pairs],
+    }
+    rows = [row for _, row in pairs]
+    n = len(rows)
+    numbers = dict(zip(NUMBERS, zip(*map(_numbers, rows), strict=True), strict=True))
+    columns = key | numbers | {
+        "run_id": [run_id] * n,
+        "scored_at": [now] * n,
+        "q_value": [None] * n,
+        "cluster": [int(row.cluster) for row in rows],
+        "flags": [_joined(row.flags) for row in rows],
+        "parts": [_finite_parts(row.parts) for row in rows],
+        "windows": [finite_json(row.windows) for row in rows],
+    }  # fmt: skip
+    SCORES.write(connection, columns)
+    EMBEDDINGS.write(
+        connection, key | {name: [_float32(getattr(row, name)) for row in rows] for name in BLOBS}
+    )
 
 
 def _write_failures(connection: sa.Connection, run_id: int, rows: list[RejectedRow], now: datetime) -> None:
     if not rows:
         return
-    values = [
-        {
-            "path": row.path,
-            "reason": row.reason,
-            "detail": row.detail,
-            "kind": row.kind,
-            "model": row.model,
-            "run_id": run_id,
-            "attempts": 1,
-            "first_seen": now,
-            "last_seen": now,
-        }
-        for row in rows
-    ]
-    update = ["reason", "detail", "kind", "run_id", "last_seen"]
-    upsert(connection, failures, values, ["path", "model"], update, {"attempts": failures.c.attempts + 1})
+    n = len(rows)
+    columns = {
+        name: [getattr(row, name) for row in rows] for name in ("path", "reason", "detail", "kind", "model")
+    }
+    columns |= {"run_id": [run_id] * n, "attempts": [1] * n, "first_seen": [now] * n, "last_seen": [now] * n}
+    FAILURES.write(connection, columns)
     for row in rows:
         # A file fails in one way at a time: as such, or under a model.
         other = failures.c.model != "" if row.model == "" else failures.c.model == ""
@@ -248,21 +272,16 @@ def _write_ledger(
     connection: sa.Connection,
     run_id: int,
     accepted: list[ScoredRow],
-    observation_ids: dict[str, int],
+    observation_ids: list[int],
     failed: dict[str, RejectedRow],
 ) -> None:
-    common: dict[str, Any] = {"run_id": run_id, "attempts": 1}
-    rows: list[dict[str, Any]] = [
-        common
-        | {"path": row.path, "status": "scored", "observation_id": observation_ids[row.path], "reason": None}
-        for row in accepted
-    ] + [
-        common | {"path": path, "status": "failed", "observation_id": None, "reason": row.reason}
-        for path, row in failed.items()
+    rows: list[tuple[Any, ...]] = [
+        (row.path, "scored", id_, None) for row, id_ in zip(accepted, observation_ids, strict=True)
     ]
+    rows += [(path, "failed", None, row.reason) for path, row in failed.items()]
     if rows:
-        rows.sort(key=lambda row: row["path"])
-        update = ["status", "observation_id", "reason"]
-        upsert(
-            connection, run_inputs, rows, ["run_id", "path"], update, {"attempts": run_inputs.c.attempts + 1}
-        )
+        rows.sort(key=lambda row: row[0])
+        names = ("path", "status", "observation_id", "reason")
+        columns: dict[str, Sequence[Any]] = dict(zip(names, zip(*rows, strict=True), strict=True))
+        common = {"run_id": [run_id] * len(rows), "attempts": [1] * len(rows)}
+        LEDGER.write(connection, columns | common)

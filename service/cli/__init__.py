@@ -14,6 +14,7 @@ from peculiar import __version__
 COMMANDS = {
     "demo": "The whole job on simulated data, start to finish.",
     "simulate": "Write survey-like FITS files with planted anomalies, and the truth.",
+    "pack": "Pack many small files into one that is read much faster.",
     "train": "Train a model on a set of files.",
     "score": "Score files and write them to the catalog.",
     "outliers": "List the most anomalous objects.",

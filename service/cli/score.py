@@ -25,20 +25,32 @@ SILENCE_S = 5
     callback=console.parse_night,
     help="Join this night's run; else a run of their own.",
 )
+@click.option(
+    "--readers",
+    type=click.IntRange(0, 64),
+    help="Processes that read the files, without a broker; 0: one does all.",
+)
 @click.option("--no-wait", is_flag=True, help="Print the run and return; needs a broker.")
 @console.as_json
 def command(
-    inputs: tuple[str, ...], model: str | None, night: date | None, no_wait: bool, as_json: bool
+    inputs: tuple[str, ...],
+    model: str | None,
+    night: date | None,
+    readers: int | None,
+    no_wait: bool,
+    as_json: bool,
 ) -> None:
     """Score files and write them to the catalog.
 
-    INPUT is a file, a folder (searched recursively), or @list.txt, a text file of paths.
+    INPUT is a file, a folder (searched recursively), a pack, or @list.txt, a text file of paths.
     """
     from service.catalog.engine import open_catalog
     from service.submission import models_in_force, start_run
     from workers.readers import find_inputs
 
     settings = console.load_settings()
+    if readers is not None:
+        settings.readers = readers
     if no_wait:
         console.require_broker(settings, "--no-wait")
     found = find_inputs(list(inputs))

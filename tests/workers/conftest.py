@@ -56,11 +56,9 @@ class FakeScorer:
 
 
 def fake_read(path: str) -> Spectrum | Cutout | Rejection:
-    """What a path says: ``/spectrum/5``, ``/cutout/5``, ``/short/5``, ``/poison``, ``/bug``, ``/bad``."""
+    """What a path says: ``/spectrum/5``, ``/cutout/5``, ``/short/5``, ``/poison``, ``/bad``."""
     _, what, *value = path.split("/")
     sha256 = hashlib.sha256(path.encode()).hexdigest()
-    if what == "bug":
-        raise KeyError("a fault in the reader")
     if what == "bad":
         return Rejection(path, "not a FITS file: look at it", kind="", sha256=sha256)
     number = POISON if what == "poison" else float(value[0])
@@ -101,8 +99,8 @@ def with_models(url: str) -> sa.Engine:
 
 
 @pytest.fixture
-def read() -> Callable[[str], Spectrum | Cutout | Rejection]:
-    return fake_read
+def read() -> Callable[[list[str]], list[Spectrum | Cutout | Rejection]]:
+    return lambda paths: [fake_read(path) for path in paths]
 
 
 @pytest.fixture

@@ -39,10 +39,11 @@ def folder(tmp_path: Path) -> Path:
 def score(engine: sa.Engine, models: dict[str, str], paths: list[str], load_scorer: Any, read: Any) -> None:
     """A run over real paths, read as if they were fake ones; those that end in 3.fits are bad."""
 
-    def read_as_fake(path: str) -> Any:
-        sample = read("/bad" if path.endswith("3.fits") else "/spectrum/5")
-        sample.path = path
-        return sample
+    def read_as_fake(paths: list[str]) -> Any:
+        samples = read(["/bad" if path.endswith("3.fits") else "/spectrum/5" for path in paths])
+        for sample, path in zip(samples, paths, strict=True):
+            sample.path = path
+            yield sample
 
     run = open_run(engine, f"run {paths}", "sim", NIGHT, models)
     add_inputs(engine, run, map(file_state, paths))

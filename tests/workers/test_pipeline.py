@@ -49,12 +49,6 @@ def test_one_guilty_input_costs_only_itself(where: int, models: Any, load_scorer
     assert rejected["/poison"].detail == "a fault in the model"
 
 
-def test_a_reader_that_raises_costs_one_input(models: Any, load_scorer: Any, read: Any) -> None:
-    scored, rejected = collect(["/spectrum/1", "/bug", "/spectrum/2"], models, load_scorer, read)
-    assert set(scored) == {"/spectrum/1", "/spectrum/2"}
-    assert rejected["/bug"].reason == pipeline.READER_FAILED
-
-
 def test_what_the_model_does_not_take_is_the_inputs_fault(models: Any, load_scorer: Any, read: Any) -> None:
     _, rejected = collect(["/short/1"], models, load_scorer, read)
     assert rejected["/short/1"].reason == pipeline.DOES_NOT_FIT

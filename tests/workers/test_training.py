@@ -137,13 +137,13 @@ def test_cutouts_are_batched_by_shape_in_their_order(files: Any) -> None:
 def test_cutouts_with_other_bands_are_left_out(files: Any, settings: Settings, monkeypatch: Any) -> None:
     from workers import training
 
-    def fewer_bands(path: str, honest: Any = training.read) -> Any:
-        sample = honest(path)
-        if path in files["cutout"][:4]:
-            sample.flux, sample.ivar, sample.bands = sample.flux[:1], sample.ivar[:1], sample.bands[:1]
-        return sample
+    def fewer_bands(paths: list[str], readers: int, honest: Any = training.read_inputs) -> Any:
+        for path, sample in zip(paths, honest(paths), strict=True):
+            if path in files["cutout"][:4]:
+                sample.flux, sample.ivar, sample.bands = sample.flux[:1], sample.ivar[:1], sample.bands[:1]
+            yield sample
 
-    monkeypatch.setattr(training, "read", fewer_bands)
+    monkeypatch.setattr(training, "read_inputs", fewer_bands)
     trained = train(settings, "cutout", files["cutout"], "sim")
     assert trained.left_out == {"another number of bands than the commonest, 3": 4}
     assert trained.bundle.spec["preprocessing"]["bands"] == ["g", "r", "i"]

@@ -7,30 +7,55 @@ identity of an object that the header does not name.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from workers.readers import reasons
 from workers.readers.cutout import read_cutout
 from workers.readers.fits import FitsFile, parse, read_bytes, sha256_of
-from workers.readers.inputs import Found, find_inputs
+from workers.readers.inputs import Found, container_of, find_inputs, is_pack
 from workers.readers.lamost import is_lamost, read_lamost
+from workers.readers.pack import count_members, read_members
+from workers.readers.plate import read_fibres
 from workers.readers.reasons import Refused
 from workers.readers.sample import LOGLAM_STEP, Cutout, Rejection, Spectrum
 from workers.readers.sdss import find_coadd, read_sdss
 
-__all__ = ["LOGLAM_STEP", "Cutout", "Found", "Rejection", "Spectrum", "find_inputs", "read"]
+__all__ = ["LOGLAM_STEP", "Cutout", "Found", "Rejection", "Spectrum", "find_inputs", "read", "read_all"]
+
+
+def read_all(paths: Iterable[str]) -> Iterator[Spectrum | Cutout | Rejection]:
+    """Read inputs in their order; neighbours in one pack or plate are read from it together.
+
+    Each input gives one result, which carries its path.
+    """
+    members = ((path, container_of(path)) for path in paths)
+    for container, group in itertools.groupby(members, lambda member: member[1] and member[1][0]):
+        if container is None:
+            yield from (_read_file(path) for path, _ in group)
+        else:
+            numbers = [member[1] for _, member in group if member]
+            yield from (read_members if is_pack(container) else read_fibres)(container, numbers)
 
 
 def read(path: str | Path) -> Spectrum | Cutout | Rejection:
+    """Read one input; as ``read_all``."""
+    return next(read_all([os.fspath(path)]))
+
+
+def _read_file(path: str) -> Spectrum | Cutout | Rejection:
     """Read one file.
 
     Returns a sample with native float32 arrays, or a Rejection for whatever is wrong with the file. Raises
     nothing that has to do with the file, prints nothing, and leaves nothing open.
     """
-    rejection = Rejection(os.fspath(path), reason="")
+    rejection = Rejection(path, reason="")
     try:
+        if is_pack(path):
+            count_members(path)  # says what is wrong with it
         raw = read_bytes(rejection.path)
         rejection.sha256 = sha256_of(raw)
         # astropy remarks on everything that a header does against the standard, and survey files often do.

@@ -1,13 +1,29 @@
-"""From what a person types to the list of files to read."""
+"""From what a person types to the list of inputs to read.
+
+An input is a path. A file that holds many objects (a pack, an spPlate file) is as many inputs, called
+``FILE#NUMBER``: ``/data/night.h5#123`` is member 123 of a pack, counted from 0, ``/data/spPlate-0266-51602.fits#31``
+fibre 31 of a plate. That is their path in manifests, in the ledger and in the catalog, so each ends as one score
+or one failure of its own. A row of the catalog is one observation, a path with a sha256. A member's sha256 is that
+of the file it was packed from; the same file in two packs, or packed and by itself, is two observations of one
+object with equal bytes, flagged ``duplicate`` like any copy in another folder, which it is.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from workers.readers.pack import count_members
+from workers.readers.plate import NAME as PLATE_NAME
+from workers.readers.plate import count_fibres
+from workers.readers.reasons import Refused
+
+PACK_ENDINGS = (".h5", ".hdf5")
 ENDINGS = tuple(f".{name}{packing}" for name in ("fits", "fit", "fts") for packing in ("", ".gz", ".fz"))
+ENDINGS += PACK_ENDINGS
 """What a file in a searched folder must end in, in any case. A file named by itself may be called
 anything."""
 
@@ -44,8 +60,36 @@ def find_inputs(inputs: Sequence[str]) -> Found:
         for file in _walk(path, found) if is_folder else (path,):
             if file not in seen:
                 seen.add(file)
-                found.paths.append(file)
+                found.paths += _members(file)
     return found
+
+
+_MEMBER = re.compile(r"(.+)#(\d{1,9})")
+
+
+def container_of(path: str) -> tuple[str, int] | None:
+    """File and number of a member, None for a path that is a file by itself."""
+    found = _MEMBER.fullmatch(path)
+    return (found[1], int(found[2])) if found and _is_container(found[1]) else None
+
+
+def _is_container(path: str) -> bool:
+    return is_pack(path) or PLATE_NAME.fullmatch(os.path.basename(path)) is not None  # noqa: PTH119
+
+
+def is_pack(path: str) -> bool:
+    return path.lower().endswith(PACK_ENDINGS)
+
+
+def _members(path: str) -> list[str]:
+    """The inputs in a file: itself, also where it should hold several and cannot be read, which reading says."""
+    if not _is_container(path):
+        return [path]
+    try:
+        numbers = range(count_members(path)) if is_pack(path) else range(1, count_fibres(path) + 1)
+    except Refused:
+        return [path]
+    return [f"{path}#{number}" for number in numbers]
 
 
 def _expand(inputs: Sequence[str], found: Found) -> Iterator[str]:

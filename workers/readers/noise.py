@@ -46,17 +46,20 @@ def estimate_noise(image: np.ndarray, good: np.ndarray, step: float = 0.0) -> fl
     return float(max(sigma, FLOOR * spread, step / np.sqrt(12)))
 
 
-def sentinels(image: np.ndarray, good: np.ndarray) -> np.ndarray:
-    """True where a pixel of ``image`` (height, width) holds a code such as 100, -9999 or 1e30 for "no
-    data"."""
-    size = np.where(good, np.abs(image), 0)
-    top = size.max()
-    coded = size == top
-    rest = size[~coded].max(initial=0)
-    same = np.unique(image[coded]).size == 1
-    if same and np.count_nonzero(coded) > 1 and rest > 0 and top > SENTINEL * rest:
-        return coded
-    return np.zeros(image.shape, bool)
+def sentinels(images: np.ndarray, good: np.ndarray) -> np.ndarray:
+    """True where a pixel of ``images`` (n_planes, height, width) holds a code such as 100, -9999 or 1e30 for
+    "no data"."""
+    size = np.abs(images)
+    size[~good] = 0
+    top = size.max(axis=(1, 2))
+    coded = size == top[:, None, None]
+    if np.count_nonzero(coded) == len(images):  # each plane has one brightest pixel
+        return np.zeros(images.shape, bool)
+    for image, band, code, highest in zip(images, size, coded, top, strict=True):
+        rest = band[~code].max(initial=0) if np.count_nonzero(code) > 1 else 0
+        if not (rest > 0 and highest > SENTINEL * rest and np.unique(image[code]).size == 1):
+            code[:] = False
+    return coded
 
 
 def _mad(values: np.ndarray) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -110,6 +111,7 @@ def find_planes(file: FitsFile) -> list[Plane]:
     return found
 
 
+@lru_cache(maxsize=1000)
 def role_of(name: str) -> tuple[str, str]:
     """Role and band by EXTNAME: ``DES_G_RMS`` → ("error", "DES_G"); role ``science`` when no word says
     otherwise. Numbers glued to such a word only count HDUs: ``VAR2`` → ("variance", "").
@@ -143,9 +145,7 @@ def pair(science: list[Plane], planes: list[Plane], role: str) -> list[Plane | N
     """
     found: list[Plane | None] = [None] * len(science)
     unnamed = []
-    for plane in planes:
-        if plane.role != role:
-            continue
+    for plane in (plane for plane in planes if plane.role == role):
         named = [n for n, band in enumerate(science) if plane.band.upper() in _names(band)]
         if named:
             found[named[0]] = plane
@@ -162,32 +162,23 @@ def pair(science: list[Plane], planes: list[Plane], role: str) -> list[Plane | N
     return found
 
 
-def stack(bands: list[Plane], partners: list[Plane | None]) -> np.ndarray | None:
-    """Companions of the bands (n_planes, height, width) float64; None without any.
+def companion(band: Plane, partner: Plane) -> np.ndarray:
+    """Pixels of a band's companion, in the band's shape (n_planes, height, width); one plane serves a cube.
 
-    NaN fills the planes of a band that has none, infinity stands for NaN in the file. Raises Refused when
-    shapes differ; a companion of one plane serves a whole cube.
+    Raises Refused when the shapes differ.
     """
-    if not any(partners):
-        return None
-    planes = []
-    for band, partner in zip(bands, partners, strict=True):
-        if partner is None:
-            planes.append(np.full(band.shape, np.nan))
-            continue
-        if partner.shape[1:] != band.shape[1:] or partner.shape[0] not in (1, band.shape[0]):
-            raise Refused(
-                reasons.SHAPES_DIFFER, f"{partner.hdu.name} is {partner.shape}, its image {band.shape}"
-            )
-        pixels = bad_bits(partner) if partner.role == "mask" else partner.pixels()
-        planes.append(np.broadcast_to(np.nan_to_num(pixels.astype(np.float64), nan=np.inf), band.shape))
-    return np.concatenate(planes)
+    if partner.shape[1:] != band.shape[1:] or partner.shape[0] not in (1, band.shape[0]):
+        raise Refused(reasons.SHAPES_DIFFER, f"{partner.hdu.name} is {partner.shape}, its image {band.shape}")
+    pixels = bad_bits(partner) if partner.role == "mask" else partner.pixels()
+    return pixels if partner.shape == band.shape else np.broadcast_to(pixels, band.shape)
 
 
 def bad_bits(plane: Plane) -> np.ndarray:
     """Mask (n_planes, height, width), nonzero where a pixel is bad."""
     pixels = plane.pixels()
-    bits = {card[3:]: plane.hdu.number(card) for card in plane.hdu.header if card.upper().startswith("MP_")}
+    bits = {
+        card[3:]: plane.hdu.number(card) for card in plane.hdu.header.names if card.upper().startswith("MP_")
+    }
     if not bits or pixels.dtype.kind not in "iu":
         return pixels
     faults = sum(

@@ -18,6 +18,13 @@ TOO_LARGE = "more than 256 MiB of data: give spectra or cutouts, not whole frame
 BROKEN_HEADER = "broken FITS header: check it with fitsverify or write the file again"
 BROKEN_DATA = "broken FITS data: check it with fitsverify or write the file again"
 TOO_MANY_HDUS = "more than 1000 HDUs: give one object a file"
+BROKEN_PACK = "damaged packed file: pack its files again with `peculiar pack`"
+NOT_A_PACK = "an HDF5 file that is no pack: make one with `peculiar pack`"
+NEWER_PACK = "a pack of another version: pack its files again with `peculiar pack`"
+NO_MEMBER = "no such member in the file: check the number behind the #"
+NOT_A_PLATE = (
+    "an spPlate file without flux, ivar and mask images and a plug map: give it as the survey publishes it"
+)
 NO_DATA = "neither a spectrum nor an image in the file: give an SDSS or LAMOST spectrum, or an image"
 
 # Spectra.

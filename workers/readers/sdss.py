@@ -115,25 +115,26 @@ def on_grid(
     no pixel is good.
     """
     pixel = loglam.astype(np.float64) / LOGLAM_STEP
-    if not np.isfinite(pixel).all():
-        raise Refused(reasons.OFF_GRID, f"{np.count_nonzero(~np.isfinite(pixel))} wavelengths are not finite")
     index = np.rint(pixel)
-    if np.abs(pixel - index).max() >= 0.1:
-        raise Refused(reasons.OFF_GRID, f"a pixel lies {np.abs(pixel - index).max():.2f} pixels off the grid")
-    if index[0] < GRID.start or index[-1] >= GRID.stop or (np.diff(index) < 1).any():
+    off = np.abs(pixel - index).max()
+    if not np.isfinite(off):
+        raise Refused(reasons.OFF_GRID, f"{np.count_nonzero(~np.isfinite(pixel))} wavelengths are not finite")
+    if off >= 0.1:
+        raise Refused(reasons.OFF_GRID, f"a pixel lies {off:.2f} pixels off the grid")
+    first, last = int(index[0]), int(index[-1])
+    if first < GRID.start or last >= GRID.stop or (index[1:] - index[:-1]).min(initial=1) < 1:
         raise Refused(
             reasons.OFF_GRID, f"log wavelengths from {loglam[0]:.4f} to {loglam[-1]:.4f} do not rise in range"
         )
-    good = np.isfinite(flux) & np.isfinite(ivar) & (np.abs(flux) <= _LIMIT) & (ivar > 0)
+    ivar32 = np.minimum(ivar, _LIMIT).astype(np.float32)  # one too small for float32 is no measurement
+    good = (ivar32 > 0) & (ivar < np.inf) & (np.abs(flux) <= _LIMIT)
     if bad is not None:
         good &= ~bad
-    first, last = int(index[0]), int(index[-1])
-    at = index.astype(np.int64)[good] - first
-    full_flux = np.zeros(last - first + 1, np.float32)
-    full_ivar = np.zeros(last - first + 1, np.float32)
-    full_flux[at] = flux[good]
-    full_ivar[at] = np.minimum(ivar[good], _LIMIT)
-    full_flux[full_ivar == 0] = 0  # an ivar too small for float32 is no measurement
+    full_flux = np.where(good, flux, 0).astype(np.float32)
+    full_ivar = np.where(good, ivar32, 0)
+    if last - first + 1 > index.size:
+        at = index.astype(np.int64) - first
+        full_flux, full_ivar = (_spread(values, at) for values in (full_flux, full_ivar))
     if not full_ivar.any():
         n_nan = np.count_nonzero(~np.isfinite(flux))
         n_ivar = np.count_nonzero(~(ivar > 0))
@@ -141,6 +142,13 @@ def on_grid(
             reasons.NO_GOOD_PIXELS, f"{flux.size} pixels: {n_nan} without flux, {n_ivar} without ivar"
         )
     return full_flux, full_ivar, first
+
+
+def _spread(values: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Zeros, but for ``values`` at the indices ``at``, which rise."""
+    spread = np.zeros(at[-1] + 1, values.dtype)
+    spread[at] = values
+    return spread
 
 
 def _pixels(coadd: Hdu, name: str) -> np.ndarray:
@@ -155,6 +163,8 @@ def _pixels(coadd: Hdu, name: str) -> np.ndarray:
 
 def _bits(mask: np.ndarray) -> np.ndarray:
     """Mask words as int64, whatever the column's type; a float column holds whole numbers."""
+    if mask.dtype.kind in "iu":
+        return mask.astype(np.int64)
     return np.nan_to_num(mask, nan=0, posinf=0, neginf=0).astype(np.int64)
 
 
