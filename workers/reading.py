@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import functools
 import logging
+import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing.process import AuthenticationString  # type: ignore[attr-defined]
 
 from workers.batching import Sample
 from workers.readers import read_all
@@ -69,7 +72,7 @@ def _read_singly(paths: Sequence[str]) -> Iterator[Result]:
     """Read paths of which one killed its reader, one at a time."""
     todo = deque(paths)
     while todo:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with _fresh_pool(1) as pool:
             try:
                 while todo:
                     yield pool.submit(read_guarded, [todo[0]]).result()[0]
@@ -82,7 +85,28 @@ def _read_singly(paths: Sequence[str]) -> Iterator[Result]:
 
 @functools.cache
 def _pool(readers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(readers, mp_context=get_context("spawn"))
+    return _fresh_pool(readers)
+
+
+def _fresh_pool(readers: int) -> ProcessPoolExecutor:
+    # Celery's children call themselves daemons, which may have no children lest these outlive them; readers do
+    # not. Their key is of Celery's own type, which the standard library does not pass on.
+    config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    config |= {"daemon": False, "authkey": AuthenticationString(config["authkey"])}
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(readers, mp_context=context, initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """Let this reader end when the process that started it does, also where that was killed."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _submit(readers: int, chunk: list[str]) -> Future[list[Result]]:

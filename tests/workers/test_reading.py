@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +67,26 @@ def test_a_reader_that_dies_costs_one_input(monkeypatch: pytest.MonkeyPatch) -> 
     assert {result.path: result.reason for result in found}["/deadly"] == reading.READER_DIED
     assert sum(result.reason == "a reason" for result in found) == 6
     assert [result.path for result in reading.read_inputs(["/g"], readers=2)] == ["/g"]
+
+
+def test_readers_end_with_the_process_that_was_killed(files: list[str]) -> None:
+    """Also one that multiprocessing takes for a daemon, as Celery's are."""
+    program = (
+        "import multiprocessing, os, signal, sys\n"
+        "from workers import reading\n"
+        "if __name__ == '__main__':\n"
+        "    multiprocessing.current_process()._config['daemon'] = True\n"
+        "    print(len(list(reading.read_inputs(sys.argv[1:], 1))), *reading._pool(1)._processes, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    script = Path(files[0]).parent / "program.py"
+    script.write_text(program)
+    ran = subprocess.run(
+        [sys.executable, str(script), *files[:3]], capture_output=True, text=True, check=False
+    )
+    n, reader = map(int, ran.stdout.split())
+    assert (n, ran.returncode) == (3, -signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{reader}").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{reader}").exists()
