@@ -10,11 +10,14 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.mixture import BayesianGaussianMixture
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from sklearn.mixture import BayesianGaussianMixture
 
 LOG_2PI = math.log(2 * math.pi)
 TRUNCATIONS = (1, 2, 4, 8, 16, 24)
@@ -200,6 +203,8 @@ def choose_mixture(x: Tensor, noise: Tensor, held_out: Tensor, seed: int) -> Cho
 
 
 def _dirichlet_process(x: np.ndarray, truncation: int, seed: int, n_init: int = 1) -> BayesianGaussianMixture:
+    from sklearn.mixture import BayesianGaussianMixture  # seconds to import, and scoring needs none of it
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as above
         return BayesianGaussianMixture(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.fitted import Fitted
 from models.prepared import Prepared
-from models.vae import Posterior, normaliser
+from models.vae import LOG_2PI, VAE, Posterior, normaliser
 
 PARTS = (
     "misfit", "window", "quiet", "surprise", "rarity", "remoteness", "divergence", "domain", "flow", "appearance",
@@ -56,10 +56,12 @@ def weigh(fitted: Fitted, data: Prepared) -> Evidence:
     residual = (data.x - model.decode(q.mean)) * weight.sqrt()
     chi2 = (residual**2).sum(1, dtype=torch.float64) / (measured - model.n_latent).clamp(min=1)
     # relative to a perfect reconstruction, so that the noise level and the coverage drop out
-    relative_elbo, relative_log_px = _bounds(fitted, data, weight, q, measured)
+    relative_elbo, relative_log_px = _bounds(model, data, weight, q, measured)
     best = -0.5 * (normaliser(weight) + measured)
     joint = fitted.mixture.log_joint(q.mean, q.covariance)
     log_density = torch.logsumexp(joint, 1)
+    # the mixture is where latents really lie, and so the better prior
+    relative_log_px = relative_log_px + q.log_evidence_gain(fitted.mixture, joint)
     parts = {
         "misfit": chi2.clamp(min=1e-3).log(),
         "window": _worst_window(residual, seen, shape).log(),
@@ -81,14 +83,12 @@ def weigh(fitted: Fitted, data: Prepared) -> Evidence:
 
 
 def _bounds(
-    fitted: Fitted, data: Prepared, weight: Tensor, q: Posterior, measured: Tensor
+    model: VAE, data: Prepared, weight: Tensor, q: Posterior, measured: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """ELBO and importance-weighted bound over ``best``, (n,) nats, from the same draws for every object and call.
+    """ELBO and importance-weighted bound over ``best``, (n,) nats, under the prior N(0, I).
 
-    The ELBO is under the prior N(0, I) that the networks were trained with. The importance-weighted bound is under the
-    latent mixture, which is where latents really lie, and so the better density of the data.
+    The draws are the same for every object and call.
     """
-    model = fitted.model
     generator = torch.Generator().manual_seed(0)
     half = torch.randn((N_DRAWS // 2, model.n_latent), generator=generator, dtype=torch.float64)
     log_likelihood, log_weight = [], []
@@ -96,7 +96,8 @@ def _bounds(
         z = q.sample(eps)
         likelihood = 0.5 * (measured - model.misfit(data, weight, z))
         log_likelihood.append(likelihood)
-        log_weight.append(likelihood + fitted.mixture.log_prob(z) - q.log_prob(eps))
+        prior = -0.5 * (z**2).sum(1) - 0.5 * model.n_latent * LOG_2PI
+        log_weight.append(likelihood + prior - q.log_prob(eps))
     elbo = torch.stack(log_likelihood).mean(0) - q.kl()
     return elbo, torch.logsumexp(torch.stack(log_weight), 0) - math.log(N_DRAWS)
 

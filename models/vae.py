@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from models.mixture import Mixture
 from models.prepared import Prepared
 
 LOG_2PI = math.log(2 * math.pi)
@@ -35,6 +36,8 @@ class Posterior:
     """(n, L)."""
     whitener: Tensor
     """(n, L, L) C⁻¹, lower triangular, the inverse Cholesky factor of the linear posterior's precision."""
+    factor: Tensor
+    """(n, L, L) C, lower triangular."""
     stretch: Tensor
     """(n, L) variances along the whitened axes; 1 where the linear posterior holds."""
 
@@ -42,6 +45,11 @@ class Posterior:
     def covariance(self) -> Tensor:
         """(n, L, L)."""
         return torch.einsum("nki,nk,nkj->nij", self.whitener, self.stretch, self.whitener)
+
+    @property
+    def precision(self) -> Tensor:
+        """(n, L, L), the inverse of the covariance."""
+        return (self.factor / self.stretch.unsqueeze(1)) @ self.factor.transpose(1, 2)
 
     @property
     def variance(self) -> Tensor:
@@ -62,8 +70,41 @@ class Posterior:
         log_det = self.stretch.log().sum(1) + 2 * self._log_diagonal()
         return 0.5 * (self.variance.sum(1) + (self.mean**2).sum(1) - self.mean.shape[1] - log_det)
 
+    def log_evidence_gain(self, mixture: Mixture, log_joint: Tensor) -> Tensor:
+        """log p(x) under a mixture as prior of the latents over that under N(0, I), (n,) nats.
+
+        log Σ_k w_k ∫ q(z) N(z; μ_k, Σ_k) / N(z; 0, I) dz in closed form, for q the posterior under N(0, I), over the
+        three components of the largest ``log_joint`` (n, K), which leave nothing to the others.
+        """
+        k = log_joint.topk(min(3, log_joint.shape[1]), dim=1).indices
+        sharpness = torch.linalg.inv(mixture.covariances)
+        pull = (sharpness @ mixture.means.unsqueeze(2)).squeeze(2)
+        constant = mixture.weights.clamp(min=1e-300).log() + 0.5 * (
+            torch.linalg.slogdet(sharpness).logabsdet - (pull * mixture.means).sum(1)
+        )
+        own, eye = (
+            self.precision,
+            torch.eye(self.mean.shape[1], dtype=self.mean.dtype, device=self.mean.device),
+        )
+        own_pull = (own @ self.mean.unsqueeze(2)).squeeze(2)
+        # a network may widen q beyond the prior; where no Gaussian is left of the integrand, nothing is gained
+        factor, failed = torch.linalg.cholesky_ex((own - eye).unsqueeze(1) + sharpness[k])
+        white = torch.linalg.solve_triangular(
+            factor, (own_pull.unsqueeze(1) + pull[k]).unsqueeze(3), upper=False
+        )
+        integral = constant[k] + 0.5 * (white**2).sum((2, 3)) - _log_diagonal(factor)
+        gain = torch.where(failed > 0, -torch.inf, integral).logsumexp(1)
+        log_det = -2 * _log_diagonal(self.whitener) - self.stretch.log().sum(1)
+        gain = gain + 0.5 * (log_det - (self.mean * own_pull).sum(1))
+        return torch.where(gain.isfinite(), gain, 0.0)
+
     def _log_diagonal(self) -> Tensor:
-        return torch.diagonal(self.whitener, dim1=1, dim2=2).log().sum(1)
+        return _log_diagonal(self.whitener)
+
+
+def _log_diagonal(factor: Tensor) -> Tensor:
+    """Σ log of the diagonal of matrices (…, L, L)."""
+    return torch.diagonal(factor, dim1=-2, dim2=-1).log().sum(-1)
 
 
 class VAE(nn.Module):
@@ -122,7 +163,7 @@ class VAE(nn.Module):
         right = ((weight * residual).double() @ basis).unsqueeze(2)
         mean = torch.cholesky_solve(right, factor).squeeze(2)
         whitener = torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
-        return Posterior(mean, whitener, torch.ones_like(mean))
+        return Posterior(mean, whitener, factor, torch.ones_like(mean))
 
     def encode(self, data: Prepared, weight: Tensor) -> Posterior:
         """q(z|x), given ``self.weight(data)``."""
@@ -136,7 +177,7 @@ class VAE(nn.Module):
         # tanh: one wild pixel must not decide the correction
         seen = torch.stack([torch.tanh(left / 5), weight.detach().sign()], 1)
         shift, log_stretch = self.encoder(seen, linear).double().chunk(2, 1)
-        return Posterior(q.mean + shift, q.whitener, torch.exp(3 * torch.tanh(log_stretch / 3)))
+        return Posterior(q.mean + shift, q.whitener, q.factor, torch.exp(3 * torch.tanh(log_stretch / 3)))
 
     def decode(self, z: Tensor) -> Tensor:
         """Expected values, (n, n_values), for latents (n, L)."""

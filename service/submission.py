@@ -25,6 +25,7 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from celery import Celery
 
+MEMBER = re.compile(r"(.+)#\d+", re.DOTALL)
 ANY_SURVEY = "all"
 """Survey of a run over whatever files there are; each object keeps its own."""
 
@@ -132,9 +133,13 @@ def resume(
 
 
 def file_state(path: str) -> tuple[str, int | None, int | None]:
-    """(path, size in bytes, mtime in ns), the last two None where there is no such file."""
+    """(path, size in bytes, mtime in ns), the last two None where there is no such file.
+
+    A member of a file, ``night.h5#123``, has the state of the file.
+    """
+    container = MEMBER.fullmatch(path)
     try:
-        status = Path(path).stat()
+        status = Path(container[1] if container and not os.path.lexists(path) else path).stat()
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return path, None, None
     return path, status.st_size, status.st_mtime_ns

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from service.catalog.schema import clean, run_inputs, runs, scores
+from service.catalog.schema import clean, run_inputs, runs
 from service.catalog.statements import chunks
 from service.settings import Settings
 from service.submission import Submission, file_states, models_in_force, resume, start_run
@@ -45,11 +45,11 @@ def start_night(
 
 
 def new_files(engine: sa.Engine, paths: Sequence[str], models: dict[str, str]) -> list[str]:
-    """Those of ``paths`` that no run with these models has dealt with, or will.
+    """Those of ``paths`` that no run has dealt with, or will.
 
-    A file counts as dealt with at its size and mtime: scored by one of the models, whatever the run, or
-    failed or queued in a run with the same models (a file of a kind that had no model then is new once it
-    has one).
+    A file counts as dealt with at its size and mtime: scored in any run (a new model's turn comes with
+    `peculiar rescore`), or failed or queued in a run with the same models (a file of a kind that had no model
+    then is new once it has one).
     """
     states = file_states(paths)
     with engine.connect() as connection:
@@ -60,10 +60,8 @@ def new_files(engine: sa.Engine, paths: Sequence[str], models: dict[str, str]) -
         for part in chunks(states):
             part_states = {clean(path): (path, *states[path]) for path in part}
             known = run_inputs.c.path.in_(part_states)
-            scored = (
-                sa.select(run_inputs.c.path, run_inputs.c.size, run_inputs.c.mtime_ns)
-                .join(scores, scores.c.observation_id == run_inputs.c.observation_id)
-                .where(known, run_inputs.c.status == "scored", scores.c.model_id.in_(models.values()))
+            scored = sa.select(run_inputs.c.path, run_inputs.c.size, run_inputs.c.mtime_ns).where(
+                known, run_inputs.c.status == "scored"
             )
             others = sa.select(run_inputs.c.path, run_inputs.c.size, run_inputs.c.mtime_ns).where(
                 known, run_inputs.c.status != "scored", run_inputs.c.run_id.in_(same)

@@ -47,6 +47,12 @@ def lens_fractions(connection: sa.Connection, model_ids: Sequence[str]) -> dict[
     The newest label by each person on each object counts once, for the cluster of the object's newest current
     observation.
     """
+    found: dict[str, dict[int, LensFraction]] = {model_id: {} for model_id in model_ids}
+    if (
+        connection.scalar(sa.select(labels.c.id).where(labels.c.label.in_([LENS, *NOT_LENS])).limit(1))
+        is None
+    ):
+        return found  # the usual case of a young catalog, and its largest saving
     newest = sa.func.row_number().over(
         partition_by=[labels.c.object_id, labels.c.by], order_by=labels.c.id.desc()
     )
@@ -80,7 +86,6 @@ def lens_fractions(connection: sa.Connection, model_ids: Sequence[str]) -> dict[
         .where(placed.c.rank == 1)
         .group_by(placed.c.model_id, placed.c.cluster)
     )
-    found: dict[str, dict[int, LensFraction]] = {model_id: {} for model_id in model_ids}
     for model_id, cluster, n_labelled, n_lens in connection.execute(counted):
         found[model_id][cluster] = LensFraction(n_labelled, n_lens)
     return found

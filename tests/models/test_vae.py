@@ -168,7 +168,7 @@ def test_kl_and_log_prob_are_those_of_torch_distributions() -> None:
     factor = torch.randn((N, L, L), generator=g, dtype=torch.float64).tril()
     factor.diagonal(dim1=1, dim2=2).abs_().add_(0.2)
     mean, stretch = (torch.randn((N, L), generator=g, dtype=torch.float64) for _ in range(2))
-    q = Posterior(mean, factor, stretch.exp())
+    q = Posterior(mean, factor, torch.linalg.inv(factor), stretch.exp())
     theirs = MultivariateNormal(mean, q.covariance)
     prior = MultivariateNormal(torch.zeros(L, dtype=torch.float64), torch.eye(L, dtype=torch.float64))
     torch.testing.assert_close(q.kl(), kl_divergence(theirs, prior))

@@ -78,7 +78,7 @@ def test_an_upgrade_keeps_every_row_and_what_scores(empty_url: str) -> None:
     with pytest.raises(catalog.CatalogError, match="peculiar db upgrade"):
         catalog.open_catalog(empty_url)
     catalog.upgrade(engine)
-    after = rows_of(engine, ["models.reference"])
+    after = rows_of(engine, ["models.reference", "run_inputs.in_hand"])
     assert {name: after[name] for name in before if name != "alembic_version"} == {
         name: rows for name, rows in before.items() if name != "alembic_version"
     }
