@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.naive import Cost, night
 
-N_TRAINING, EPOCHS, N_NAIVE, BATCH = 150, 1, 1000, 256
+N_TRAINING, EPOCHS, N_NAIVE, BATCH = 1000, 5, 1000, 256
 STAGES = ("read", "score", "write", "all")
 
 

@@ -6,6 +6,7 @@ The command line, the nightly run, the API and other programs' messages all star
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime

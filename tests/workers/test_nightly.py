@@ -76,7 +76,7 @@ def test_a_changed_file_is_new(
     assert new_files(engine, paths, models) == [paths[0], paths[3]]
 
 
-def test_a_new_model_makes_its_kind_and_the_failures_new(
+def test_a_new_model_makes_only_the_failures_new(
     engine: sa.Engine, folder: Path, models: Any, load_scorer: Any, read: Any
 ) -> None:
     paths = files(folder)
@@ -84,7 +84,7 @@ def test_a_new_model_makes_its_kind_and_the_failures_new(
     newer = models | {"cutout": "lens@000000000000"}
     register_model(engine, ModelRow(newer["cutout"], "lens", "cutout", "/nowhere", 1, 0.1, [1.0]))
     assert new_files(engine, paths, newer) == [paths[3]]
-    assert new_files(engine, paths, models | {"spectrum": "sdss@000000000000"}) == paths
+    assert new_files(engine, paths, models | {"spectrum": "sdss@000000000000"}) == [paths[3]]
 
 
 def test_a_night_started_twice_is_one_run_and_one_set_of_messages(
