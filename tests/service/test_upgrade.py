@@ -88,11 +88,12 @@ def test_an_upgrade_keeps_every_row_and_what_scores(empty_url: str) -> None:
 
 
 def test_a_night_that_was_under_way_is_finished_after_the_upgrade(empty_url: str, make_row: Any) -> None:
-    from service.catalog.runs import finish_if_complete, outstanding
+    from service.catalog.attempts import recover
+    from service.catalog.runs import finish_if_complete
 
     engine = first_schema(empty_url)
     catalog.upgrade(engine)
-    assert outstanding(engine, 1) == ["/data/b.fits"]
+    assert recover(engine, 1) == ["/data/b.fits"]
     write_batch(engine, 1, [make_row(1, path="/data/b.fits", model=NEW)], [])
     assert finish_if_complete(engine, 1)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from service.cli import main
 from tests.workers.conftest import FakeScorer, fake_read
-from workers import pipeline, tasks
+from workers import tasks
 
 PAUSE_S = float(os.environ.get("STUB_PAUSE_S", "0"))
 
@@ -36,5 +36,5 @@ def read(path: str) -> Any:
 if __name__ == "__main__":
     tasks.load_bundle = lambda settings, model: FakeScorer(model)  # type: ignore[assignment]
     if os.environ.get("STUB_READS") != "real":
-        pipeline.score_manifest.__defaults__ = (read,)
+        tasks.read_inputs = lambda paths, readers: map(read, paths)  # type: ignore[assignment]
     main()
