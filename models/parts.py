@@ -22,8 +22,8 @@ PARTS = (
 )  # fmt: skip
 """All there are; spectra have no appearance, and small training sets no flow."""
 N_DRAWS = 4
-"""Samples of the importance-weighted bound, in pairs on either side of the posterior mean. 16 would raise it by 1 nat for
-spectra and 4 for cutouts, at four times the cost."""
+"""Samples of the importance-weighted bound, in pairs on either side of the posterior mean. 16 would raise it by 1 nat
+for spectra and 4 for cutouts, at four times the cost."""
 LONGEST_WINDOW = {1: 64, 2: 8}
 """By the number of axes: bins of a spectrum, pixels on a side of a cutout. Windows double from 1 up to it, and in
 the longest too little scatter is looked for."""

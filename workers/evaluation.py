@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from models.baselines import baseline_scores
 from models.batch import CutoutBatch, SpectrumBatch
+from models.calibration import calibration_size
 from models.metrics import (
     RANKING,
     FalsePositives,
@@ -53,6 +54,10 @@ class Evaluation:
     """False-positive rates of the p-value by third of S/N, and of redshift for spectra."""
     false_discovery: Figure
     n_discoveries: int
+    smallest_p: float | None
+    """That the model's calibration set resolves."""
+    calibration_needed: int
+    """Calibration objects that ten discoveries among as many files need at this false-discovery rate."""
     baselines_fitted_on: str
 
 
@@ -129,6 +134,8 @@ def evaluate(
         false_positives=thirds,
         false_discovery=false_discovery_proportion(y, q_value, FDR),
         n_discoveries=int((q_value <= FDR).sum()),
+        smallest_p=model_row["smallest_p"],
+        calibration_needed=calibration_size(10, len(rows), FDR),
         baselines_fitted_on=f"{len(train_paths)} training files" if train_paths else "the evaluated files",
     )
 

@@ -81,3 +81,8 @@ def command(truth: Path, model: str | None, train: tuple[str, ...], as_json: boo
     click.echo(
         f"discoveries at q ≤ {FDR}: {result.n_discoveries}, of which false {f.value:.3f} ({f.low:.3f}–{f.high:.3f})"
     )
+    resolved = "no p-value" if result.smallest_p is None else f"p-values down to {result.smallest_p:.2g}"
+    click.echo(
+        f"the calibration set resolves {resolved}; ten discoveries among so many files need "
+        f"{result.calibration_needed:,} calibration objects"
+    )

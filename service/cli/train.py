@@ -36,6 +36,7 @@ def command(
     Most of the files should be ordinary objects. 70 % of them, drawn at random, train the model, 10 % stop it
     early, and 20 % calibrate the p-values. When interrupted, the same command goes on where it was.
     """
+    from models.calibration import calibration_size
     from service.catalog.engine import open_catalog
     from service.catalog.registry import models_in_force
     from workers.readers import find_inputs
@@ -78,7 +79,7 @@ def command(
     network = "linear basis and networks" if result["has_networks"] else "linear basis alone"
     click.echo(
         f"  trained on {result['n_train']} objects ({result['n_latent']} latent dimensions, {network}), "
-        f"stopped early on {result['n_held_out']}, calibrated on {result['n_calibration']}"
+        f"judged on {result['n_held_out']}, calibrated on {result['n_calibration']}"
     )
     thirds = ", ".join(f"{value:.2f}" for value in result["chi2_by_snr_third"])
     click.echo(f"  held-out χ² per degree of freedom by third of S/N, faint to bright: {thirds}")
@@ -88,4 +89,14 @@ def command(
     )
     if "held_out_network_elbo" in result:
         click.echo(f", ELBO with the networks {result['held_out_network_elbo']:.1f}", nl=False)
-    click.echo(f"\n  smallest p-value that the calibration set resolves: {result['smallest_p']:.2g}")
+    densities = ", ".join(f"{value:.1f} for {k}" for k, value in result["latent_log_density"].items())
+    weights = " ".join(f"{weight:.2f}" for weight in result["dirichlet_weights"][:8])
+    click.echo(
+        f"\n  latent clusters: at most {len(result['dirichlet_weights'])}, of weight {weights}"
+        f"{' …' if len(result['dirichlet_weights']) > 8 else ''}; held-out log density {densities}"
+    )
+    needed = calibration_size(10, 10_000, 0.1)
+    click.echo(
+        f"  smallest p-value that the calibration set resolves: {result['smallest_p']:.2g}; ten discoveries among "
+        f"10,000 objects at q ≤ 0.1 need {needed:,} calibration objects, a fifth of the training files"
+    )
