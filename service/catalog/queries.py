@@ -17,8 +17,10 @@ from service.catalog.schema import (
     clean,
     clusters,
     embeddings,
+    explanations,
     failures,
     labels,
+    models,
     objects,
     observations,
     runs,
@@ -85,6 +87,38 @@ def one_object(
                 for row in connection.execute(said).mappings()
             ],
         }
+
+
+def explained(
+    engine: sa.Engine,
+    object_id: str,
+    model: str | None = None,
+    kind: str | None = None,
+    survey: str | None = None,
+) -> dict[str, Any]:
+    """The newest score of an object (``object_id``, ``kind``, ``survey``, ``path``, ``model``, ``score``, ``p_value``)
+    with what to show of it as ``data``, which ``models.explanation`` unpacks and is None for what is no outlier.
+
+    ``model`` is an id or a name. Raises NotFoundError or AmbiguousError.
+    """
+    with engine.connect() as connection:
+        found = find_object(connection, object_id, kind, survey)
+        s, x = scores.c, explanations.c
+        wanted = (
+            sa.select(observations.c.path, s.model_id.label("model"), s.score, s.p_value, x.data)
+            .join(observations, observations.c.id == s.observation_id)
+            .join(models, models.c.id == s.model_id)
+            .outerjoin(explanations, sa.and_(x.observation_id == s.observation_id, x.model_id == s.model_id))
+            .where(observations.c.object_id == found["id"], observations.c.superseded.is_(False))
+            .order_by(s.scored_at.desc(), s.observation_id.desc())
+        )
+        if model is not None:
+            wanted = wanted.where(sa.or_(models.c.id == model, models.c.name == model))
+        row = connection.execute(wanted.limit(1)).mappings().first()
+    if row is None:
+        by = f" by the model {clean(model)}" if model else ""
+        raise NotFoundError(f"{clean(object_id)} has no score{by}: score it first")
+    return {name: found[name] for name in ("object_id", "kind", "survey")} | dict(row)
 
 
 def neighbours(

@@ -28,31 +28,19 @@ def command(object_id: str, kind: str | None, model: str | None, out: Path | Non
     """
     from dataclasses import asdict
 
+    from models.explanation import Explanation
+    from service import drawing
     from service.catalog.engine import open_catalog
-    from service.catalog.queries import neighbours, one_object
-    from workers.drawing import draw_object, explain_sample
-    from workers.readers import read
-    from workers.readers.sample import Rejection
-    from workers.tasks import load_bundle
+    from service.catalog.queries import explained, neighbours
 
     settings = console.load_settings()
     engine = open_catalog(settings.database_url)
-    found = one_object(engine, object_id, kind)
-    rows = [row for row in found["scores"] if model is None or row["model"] in (model, *matching(row, model))]
-    if not rows:
-        raise console.fail(
-            f"{object_id} has no score{f' by the model {model}' if model else ''}: score it first"
-        )
-    row = rows[0]
-    sample = read(row["path"])
-    if isinstance(sample, Rejection):
-        raise console.fail(f"{row['path']} can no longer be read: {sample.reason}")
-    scorer = load_bundle(settings, row["model"])
-    explanation = explain_sample(scorer, sample)
-    near = neighbours(engine, object_id, 5, row["model"], found["kind"])
+    row = explained(engine, object_id, model, kind)
+    explanation = Explanation.from_bytes(row["data"]) if row["data"] else scored_again(settings, row)
+    near = neighbours(engine, object_id, 5, row["model"], row["kind"])
     out = out or Path(f"{object_id.replace('/', '_')}.png")
-    title = f"{object_id}  score {row['score']:.2f}  p = {row['p_value']:.2g}"
-    draw_object(scorer, explanation, title).savefig(out, dpi=130)
+    title = drawing.title_of(object_id, row["score"], row["p_value"])
+    out.write_bytes(drawing.picture(explanation, title))
     if as_json:
         console.write_json(
             {
@@ -77,9 +65,18 @@ def command(object_id: str, kind: str | None, model: str | None, out: Path | Non
     click.echo(f"drawn to {out}")
 
 
-def matching(row: dict[str, Any], model: str) -> list[str]:
-    """The row's model id when its name is ``model``."""
-    return [row["model"]] if row["model"].split("@")[0] == model else []
+def scored_again(settings: Any, row: dict[str, Any]) -> Any:
+    """The explanation of an object of which the catalog keeps none, from its file."""
+    from models.explain import explain
+    from workers.batching import make_batch
+    from workers.readers import read
+    from workers.readers.sample import Rejection
+    from workers.tasks import load_bundle
+
+    sample = read(row["path"])
+    if isinstance(sample, Rejection):
+        raise console.fail(f"{row['path']} can no longer be read: {sample.reason}")
+    return explain(load_bundle(settings, row["model"]), make_batch([sample]))
 
 
 def describe(window: Any) -> str:

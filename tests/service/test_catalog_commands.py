@@ -75,6 +75,21 @@ def test_outliers_filters(filled: sa.Engine, peculiar: Run) -> None:
     assert count("--fdr", "0.0001") == 0
 
 
+def test_a_kept_explanation_is_drawn(
+    engine: sa.Engine, run: int, make_row: Callable[..., Any], packed: bytes, peculiar: Run
+) -> None:
+    write_batch(engine, run, [make_row(0), make_row(1, object_id="a/$b", explanation=packed)], [])
+    out = peculiar("explain", "a/$b").stdout
+    assert "100% of the score from misfit" in out and "9.3 σ excess at 4860–4866 Å (rest), at Hβ" in out
+    assert "nearest in latent space: 0266-51602-0000" in out
+    assert Path("a_$b.png").read_bytes().startswith(b"\x89PNG")
+    said = json.loads(peculiar("explain", "a/$b", "--json", "--out", "x.png").stdout)
+    assert said["shares"] == {"misfit": 1.0} and said["windows"][0]["line"] == "Hβ"
+    assert Path("x.png").exists()
+    assert "can no longer be read" in peculiar("explain", "0266-51602-0000", code=1).output
+    assert "has no score by the model other" in peculiar("explain", "a/$b", "--model", "other", code=1).output
+
+
 def test_nothing_found_is_said(filled: sa.Engine, peculiar: Run) -> None:
     result = peculiar("outliers", "--cone", "0", "90", "1")
     assert result.stdout == "" and "no object fits" in result.stderr
