@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from service.catalog.columns import NAMES
 from service.catalog.engine import head_revision
+from service.catalog.labels import Label, record_labels
 from service.catalog.rows import RejectedRow
 from service.catalog.runs import finish_if_complete
 from service.catalog.writer import write_batch
@@ -88,6 +89,36 @@ def test_a_kept_explanation_is_drawn(
     assert Path("x.png").exists()
     assert "can no longer be read" in peculiar("explain", "0266-51602-0000", code=1).output
     assert "has no score by the model other" in peculiar("explain", "a/$b", "--model", "other", code=1).output
+
+
+def test_the_card_of_a_cluster(
+    engine: sa.Engine, run: int, make_row: Callable[..., Any], peculiar: Run
+) -> None:
+    """Cluster 1 has the objects 1, 4, 7 and 10; ann took back what she said of the first."""
+    rows = [make_row(i, cluster_probability=0.9 if i == 7 else 0.8) for i in range(12)]
+    write_batch(engine, run, rows, [])
+    names = {i: f"0266-51602-{i:04d}" for i in range(12)}
+    said = [(1, "lens", "ann"), (1, "not-lens", "ann"), (4, "lens", "ann"), (4, "interesting", "bob")]
+    record_labels(engine, [Label(names[i], label, by) for i, label, by in [*said, (2, "lens", "ann")]])
+    card = json.loads(peculiar("clusters", "--cluster", "1", "--limit", "3", "--json").stdout)
+    assert (card["weight"], card["size"], card["n_labelled"], card["n_lens"]) == (0.3, 4, 2, 1)
+    members = {sort: [row["object_id"] for row in card[sort]] for sort in ("typical", "anomalous", "lenses")}
+    assert members == {
+        "typical": [names[7], names[1], names[4]],
+        "anomalous": [names[10], names[7], names[4]],
+        "lenses": [names[4]],
+    }
+    assert [row["labels"] for row in card["typical"]] == [[], ["not-lens"], ["lens", "interesting"]]
+    out = peculiar("clusters", "--cluster", "1", "--model", "sdss").stdout
+    assert out.index("most typical") < out.index("most anomalous") < out.index("labelled as lenses")
+    assert "14.0000 -4.6000" in out and "lens, interesting" in out and names[3] not in out
+    assert "labelled as lenses: none" in peculiar("clusters", "--cluster", "0").stdout
+    assert "no cluster 9" in peculiar("clusters", "--cluster", "9", code=1).output
+
+
+def test_a_card_is_of_one_model(filled: sa.Engine, peculiar: Run) -> None:
+    assert "say which with --model" in peculiar("clusters", "--cluster", "0", code=1).output
+    assert "hsc" not in peculiar("clusters", "--cluster", "0", "--model", "sdss").output
 
 
 def test_nothing_found_is_said(filled: sa.Engine, peculiar: Run) -> None:
