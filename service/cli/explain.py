@@ -25,9 +25,12 @@ def command(object_id: str, kind: str | None, model: str | None, out: Path | Non
 
     Names the stretches of the spectrum, or the regions of the cutout, that depart most from what the model
     expects, the share of each part in the score, and the nearest normal objects.
+
+    An outlier is drawn as it was scored, even where its file is gone; any other object's file is read again.
     """
     from dataclasses import asdict
 
+    from models.explain import explain, likelihood_regret
     from models.explanation import Explanation
     from service import drawing
     from service.catalog.engine import open_catalog
@@ -36,7 +39,15 @@ def command(object_id: str, kind: str | None, model: str | None, out: Path | Non
     settings = console.load_settings()
     engine = open_catalog(settings.database_url)
     row = explained(engine, object_id, model, kind)
-    explanation = Explanation.from_bytes(row["data"]) if row["data"] else scored_again(settings, row)
+    try:
+        scorer, batch = model_and_input(settings, row)
+        regret = likelihood_regret(scorer, batch)
+    except (OSError, ValueError) as error:
+        if not row["data"]:
+            raise
+        console.note(f"drawn as it was scored, without the likelihood regret: {error}")
+        regret = None
+    explanation = Explanation.from_bytes(row["data"]) if row["data"] else explain(scorer, batch)
     near = neighbours(engine, object_id, 5, row["model"], row["kind"])
     out = out or Path(f"{object_id.replace('/', '_')}.png")
     title = drawing.title_of(object_id, row["score"], row["p_value"])
@@ -49,6 +60,7 @@ def command(object_id: str, kind: str | None, model: str | None, out: Path | Non
                 "score": row["score"],
                 "p_value": row["p_value"],
                 "shares": explanation.shares,
+                "likelihood_regret": regret,
                 "windows": [asdict(window) for window in explanation.windows],
                 "neighbours": near,
                 "picture": str(out),
@@ -60,14 +72,17 @@ def command(object_id: str, kind: str | None, model: str | None, out: Path | Non
         click.echo(f"  {share:4.0%} of the score from {name}")
     for window in explanation.windows:
         click.echo(f"  {describe(window)}")
+    if regret is not None:
+        click.echo(
+            f"  likelihood regret: {regret:.1f} nats (the encoder's answer was that far from the best)"
+        )
     nearest = ", ".join(f"{n['object_id']} (p = {n['p_value']:.2g})" for n in near)
     click.echo(f"  nearest in latent space: {nearest or 'no other object yet'}")
     click.echo(f"drawn to {out}")
 
 
-def scored_again(settings: Any, row: dict[str, Any]) -> Any:
-    """The explanation of an object of which the catalog keeps none, from its file."""
-    from models.explain import explain
+def model_and_input(settings: Any, row: dict[str, Any]) -> tuple[Any, Any]:
+    """The scorer of a row and the batch of its one input. Raises OSError or ValueError where one is gone."""
     from workers.batching import make_batch
     from workers.readers import read
     from workers.readers.sample import Rejection
@@ -75,8 +90,8 @@ def scored_again(settings: Any, row: dict[str, Any]) -> Any:
 
     sample = read(row["path"])
     if isinstance(sample, Rejection):
-        raise console.fail(f"{row['path']} can no longer be read: {sample.reason}")
-    return explain(load_bundle(settings, row["model"]), make_batch([sample]))
+        raise ValueError(f"{row['path']} can no longer be read: {sample.reason}")
+    return load_bundle(settings, row["model"]), make_batch([sample])
 
 
 def describe(window: Any) -> str:

@@ -80,7 +80,9 @@ def test_a_kept_explanation_is_drawn(
     engine: sa.Engine, run: int, make_row: Callable[..., Any], packed: bytes, peculiar: Run
 ) -> None:
     write_batch(engine, run, [make_row(0), make_row(1, object_id="a/$b", explanation=packed)], [])
-    out = peculiar("explain", "a/$b").stdout
+    result = peculiar("explain", "a/$b")
+    out = result.stdout
+    assert "without the likelihood regret" in result.stderr and "regret" not in out, "its file is gone"
     assert "100% of the score from misfit" in out and "9.3 σ excess at 4860–4866 Å (rest), at Hβ" in out
     assert "nearest in latent space: 0266-51602-0000" in out
     assert Path("a_$b.png").read_bytes().startswith(b"\x89PNG")
