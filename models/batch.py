@@ -76,6 +76,8 @@ class Scores:
     """Score components by name, each larger for a more anomalous object, and ``<name>_p``, its own p-value."""
     windows: list[list[dict[str, Any]]]
     """For objects with p ≤ 0.05, the windows that depart most from the reconstruction (models/windows.py)."""
+    explanations: list[bytes | None]
+    """For the same objects what to show of them (models/explanation.py); None for the others."""
     flags: list[set[str]]
     """Remarks by object, such as ``outside-domain``."""
 

@@ -14,6 +14,7 @@ from models.batch import Batch, CutoutBatch, Scores, SpectrumBatch
 from models.bundle import Bundle, load_bundle
 from models.calibration import Calibration, Part
 from models.cutouts import CutoutPreprocessing
+from models.explanation import Explanation
 from models.fitted import Fitted
 from models.parts import Evidence, weigh
 from models.prepared import Prepared
@@ -24,7 +25,7 @@ Preprocessing = SpectrumPreprocessing | CutoutPreprocessing
 CHUNK = {"spectrum": 256, "cutout": 64}
 """Objects that go through the model at once; scores do not depend on it."""
 EXPLAINED_P = 0.05
-"""Objects with larger p-values get no stored explanation; ``explain`` gives one of any object."""
+"""Objects with larger p-values get no explanation; ``models.explain`` gives one of any object."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -81,8 +82,8 @@ class Scorer:
         fitted = Fitted.from_arrays(kind, preprocessing.shape, spec["network"], bundle.arrays)
         return cls(spec, preprocessing, fitted, _calibration_from(bundle), device)
 
-    def score(self, batch: Batch) -> Scores:
-        """Score n objects. Pure: no file, no state, no randomness.
+    def score(self, batch: Batch, explained_p: float = EXPLAINED_P) -> Scores:
+        """Score n objects, and explain those of p ≤ ``explained_p``. Pure: no file, no state, no randomness.
 
         Raises:
             ValueError: a batch of the other kind, of another number of bands, or with non-finite values.
@@ -99,7 +100,7 @@ class Scorer:
             raise ValueError("flux and ivar must be finite and ivar ≥ 0; mask a pixel by ivar = 0")
         with torch.no_grad():
             found = [self._weigh(chunk) for chunk in _chunks(batch, CHUNK[self.kind])]
-        return self._calibrated(batch, found)
+            return self._calibrated(batch, found, explained_p)
 
     def prepare(self, batch: Batch) -> Prepared:
         """The batch on the model's grid, normalised, on the model's device."""
@@ -109,7 +110,7 @@ class Scorer:
         data = self.prepare(batch)
         return data, weigh(self.fitted, data)
 
-    def _calibrated(self, batch: Batch, found: list[tuple[Prepared, Evidence]]) -> Scores:
+    def _calibrated(self, batch: Batch, found: list[tuple[Prepared, Evidence]], explained_p: float) -> Scores:
         """Evidence of the batch's chunks, from the device, as scores."""
 
         def column(name: str, dtype: torch.dtype = torch.float64) -> np.ndarray:
@@ -126,10 +127,10 @@ class Scorer:
         p_value = self.calibration.p_value(score)
         p_values = self.calibration.part_p_values(surprisals)
         windows: list[list[dict[str, Any]]] = [[] for _ in p_value]
-        size = CHUNK[self.kind]
-        for i in np.flatnonzero(p_value <= EXPLAINED_P):
-            data, evidence = found[i // size]
-            windows[i] = self._windows(batch, data, evidence, int(i), int(i) % size)
+        explanations: list[bytes | None] = [None] * len(p_value)
+        for i, explanation in self._explained(batch, found, p_values, p_value <= explained_p):
+            windows[i] = [asdict(window) for window in explanation.windows]
+            explanations[i] = explanation.to_bytes()
         return Scores(
             elbo=column("elbo"),
             log_px=column("log_px"),
@@ -143,16 +144,53 @@ class Scorer:
             snr=snr,
             parts={**parts, **{f"{name}_p": p for name, p in p_values.items()}},
             windows=windows,
+            explanations=explanations,
             flags=[{"outside-domain"} if o > 0 else set() for o in outside],
         )
 
-    def _windows(
-        self, batch: Batch, data: Prepared, evidence: Evidence, i: int, row: int
-    ) -> list[dict[str, Any]]:
-        redshift = float(np.nan_to_num(batch.redshift[i])) if isinstance(batch, SpectrumBatch) else 0.0
-        seen = (data.ivar[row] > 0).cpu().numpy()
-        residual = evidence.residual[row].cpu().numpy()
-        return [asdict(window) for window in windows_of(residual, seen, self.preprocessing, redshift)]
+    def _explained(
+        self,
+        batch: Batch,
+        found: list[tuple[Prepared, Evidence]],
+        p_values: dict[str, np.ndarray],
+        wanted: np.ndarray,
+    ) -> Iterator[tuple[int, Explanation]]:
+        """The explanations of the ``wanted`` (n,) objects, each with its place in the batch."""
+        surprisal = {name: -np.log10(p_values[name]) for name in self.calibration.combined}
+        total = sum(surprisal.values())
+        about = self.preprocessing
+        for k, (data, evidence) in enumerate(found):
+            start = k * CHUNK[self.kind]
+            rows = np.flatnonzero(wanted[start : start + len(data)])
+            if not len(rows):
+                continue
+            data, residual = data.rows(rows), evidence.residual[rows]
+            seen = data.ivar > 0
+            grid = (len(rows), *about.shape)
+            image = data.x.reshape(grid) if data.image is None else data.image
+            measured = seen.reshape(grid) if data.seen is None else data.seen > 0
+            planes = (
+                torch.where(measured, image, torch.nan),
+                self.fitted.model.decode(evidence.latent[rows]).reshape(grid),
+                residual.reshape(grid),
+                seen,
+            )
+            for i, flux, expected, scatter, mask in zip(
+                start + rows, *(plane.cpu().numpy() for plane in planes), strict=True
+            ):
+                z = float(np.nan_to_num(batch.redshift[i])) if isinstance(batch, SpectrumBatch) else 0.0
+                yield (
+                    int(i),
+                    Explanation(
+                        flux=flux,
+                        expected=expected,
+                        residual=scatter,
+                        windows=windows_of(scatter.ravel(), mask, about, z),
+                        shares={name: float(s[i] / (total[i] or 1.0)) for name, s in surprisal.items()},
+                        loglam=about.loglam if isinstance(about, SpectrumPreprocessing) else None,
+                        bands=about.bands if isinstance(about, CutoutPreprocessing) else (),
+                    ),
+                )
 
 
 def calibration_arrays(calibration: Calibration) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

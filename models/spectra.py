@@ -63,9 +63,15 @@ class SpectrumPreprocessing:
         return N_NOISE
 
     @property
+    def loglam(self) -> tuple[float, float]:
+        """log10 of the rest-frame vacuum wavelength in Å of the first bin's centre, and the step from bin to bin."""
+        return GRID_STEP * (BIN * self.first_bin + (BIN - 1) / 2), GRID_STEP * BIN
+
+    @property
     def wavelength(self) -> np.ndarray:
         """(n_values,) rest-frame vacuum wavelength of the bins' centres, Å."""
-        return 10 ** (GRID_STEP * (BIN * (self.first_bin + np.arange(self.n_values)) + (BIN - 1) / 2))
+        first, step = self.loglam
+        return 10 ** (first + step * np.arange(self.n_values))
 
     @classmethod
     def fit(cls, batch: SpectrumBatch) -> SpectrumPreprocessing:

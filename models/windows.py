@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from models.cutouts import CutoutPreprocessing
+from models.explanation import ImageWindow, SpectralWindow
 from models.parts import window_sums
 from models.spectra import SpectrumPreprocessing
 
@@ -28,35 +28,6 @@ MIN_SIGNIFICANCE = 4.0
 LINE_TOLERANCE = 600.0
 """km/s within which a window's centre is named after a line."""
 C_KMS = 299792.458
-
-
-@dataclass(frozen=True, slots=True)
-class SpectralWindow:
-    """A stretch of a spectrum that departs from its reconstruction."""
-
-    significance: float
-    """Σ residual / √n in σ: positive for excess light."""
-    low: float
-    """Rest-frame wavelength range, Å."""
-    high: float
-    line: str
-    """The nearest known line within 600 km/s, ``night sky`` at a sky line, or empty."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageWindow:
-    """A square of a cutout that departs from its reconstruction."""
-
-    significance: float
-    band: str
-    row: int
-    column: int
-    """Of the window's central pixel in the model's image, from 0."""
-    size: int
-    radius: float
-    """Distance from the cutout's centre, pixels of the model's image."""
-    position_angle: float
-    """Degrees from up (+row) through left (−column): north through east on an image with north up, east left."""
 
 
 def windows_of(

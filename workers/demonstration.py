@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from sqlalchemy import Engine
 
+from models.explanation import Explanation
+from models.scorer import EXPLAINED_P
 from service.catalog.engine import open_catalog
 from service.catalog.labels import Label, record_labels
+from service.catalog.queries import explained
 from service.catalog.ranking import Filters, outliers
+from service.drawing import bare, colour_image, draw_spectrum, ranked
 from service.settings import Settings
-from workers.drawing import bare, colour_image, draw_spectrum, explain_sample, ranked
 from workers.evaluation import read_truth
-from workers.readers import read
-from workers.readers.sample import Rejection
 from workers.simulate import simulate
-from workers.tasks import load_bundle
 from workers.training import Report, train
 
 SIZES = {"spectrum": (1500, 600), "cutout": (1200, 500)}
@@ -84,14 +85,16 @@ def draw_night(
     picture leaves them out.
     """
     engine = open_catalog(settings.database_url)
-    found = {kind: outliers(engine, Filters(kind=kind), 50).rows for kind in ("spectrum", "cutout")}
+    found = {
+        kind: outliers(engine, Filters(kind=kind, p=EXPLAINED_P), 50).rows for kind in ("spectrum", "cutout")
+    }
     bright = [row for row in found["spectrum"] if "outside-domain" not in row["flags"]]
     figure = Figure(figsize=(11, 2.5 * n_spectra + 2.3), layout="constrained")
     heights = [2.5] * n_spectra + [2.3]
     parts: Any = figure.subfigures(n_spectra + 1, 1, height_ratios=heights)
     for part, row in zip(parts[:-1], bright, strict=False):
-        scorer, explanation = _explained(settings, row)
-        draw_spectrum(part.subplots(2, 1, sharex=True, height_ratios=(2, 1)), scorer, explanation)
+        explanation = _explanation(engine, row)
+        draw_spectrum(part.subplots(2, 1, sharex=True, height_ratios=(2, 1)), explanation)
         lead = ranked(explanation.shares)[0][0]
         part.suptitle(
             f"{row['object_id']}   score {row['score']:.1f}, mostly {lead}, p = {row['p_value']:.2g}   "
@@ -100,7 +103,7 @@ def draw_night(
         )
     axes = parts[-1].subplots(1, n_cutouts, squeeze=False)[0]
     for axis, row in zip(axes, found["cutout"], strict=False):
-        scorer, explanation = _explained(settings, row)
+        explanation = _explanation(engine, row)
         axis.imshow(colour_image(explanation), origin="lower")
         bare(axis)
         lead = ranked(explanation.shares)[0][0]
@@ -110,12 +113,8 @@ def draw_night(
     return out
 
 
-def _explained(settings: Settings, row: dict[str, Any]) -> tuple[Any, Any]:
-    sample = read(row["path"])
-    if isinstance(sample, Rejection):
-        raise ValueError(f"{row['path']} can no longer be read: {sample.reason}")
-    scorer = load_bundle(settings, row["model"])
-    return scorer, explain_sample(scorer, sample)
+def _explanation(engine: Engine, row: dict[str, Any]) -> Explanation:
+    return Explanation.from_bytes(explained(engine, row["object_id"], row["model"], row["kind"])["data"])
 
 
 def _planted(classes: dict[str, tuple[bool, str]], row: dict[str, Any]) -> str:

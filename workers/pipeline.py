@@ -200,6 +200,7 @@ def _rows(samples: list[Sample], scores: Scores, model: str, night: date) -> Ite
             latent_var=latent_var[i],
             responsibilities=responsibilities[i],
             windows=scores.windows[i],
+            explanation=scores.explanations[i],
             **{name: values[i] for name, values in numbers.items()},
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,6 +38,16 @@ Model = Annotated[schemas.Text | None, Query(description="id or name", examples=
 Kind = Annotated[schemas.Kind | None, Query(description="where spectrum and cutout share the identity")]
 Survey = Annotated[str | None, Query(description="where surveys share the identity", max_length=100)]
 ObjectId = Annotated[str, Path(max_length=1000, examples=["0266-51602-0031"])]
+
+
+PICTURE_SECONDS = 300
+"""For which a picture is shown without asking again."""
+
+
+class Picture(Response):
+    """A PNG image."""
+
+    media_type = "image/png"
 
 
 def _engine(request: Request) -> sa.Engine:
@@ -76,6 +87,38 @@ def neighbours(
     """The objects nearest to this one in the latent space of a model, the nearest first."""
     found = queries.neighbours(_engine(request), object_id, k, model, kind, survey)
     return [schemas.Neighbour.model_validate(row) for row in found]
+
+
+@reading.get(
+    "/objects/{object_id:path}/picture.png",
+    response_class=Picture,
+    responses=document(404, 409) | {304: {"description": "the picture of that ETag is still the one"}},
+    tags=["objects"],
+)
+def picture(
+    request: Request, object_id: ObjectId, model: Model = None, kind: Kind = None, survey: Survey = None
+) -> Response:
+    """An outlier with its reconstruction, the residual in σ and what stands out, as the model saw it last."""
+    found = queries.explained(_engine(request), object_id, model, kind, survey)
+    if found["data"] is None:
+        raise ProblemError(
+            404,
+            f"no picture of {object_id!r} is kept, since its p-value is only {found['p_value']:.2g}: "
+            "`peculiar explain` draws any object",
+        )
+    # what goes into a picture names it, so that an unchanged one need not be drawn
+    named = repr((found["object_id"], found["score"], found["p_value"])).encode() + found["data"]
+    headers = {
+        "ETag": f'"{hashlib.sha256(named).hexdigest()[:32]}"',
+        "Cache-Control": f"private, max-age={PICTURE_SECONDS}",
+    }
+    if headers["ETag"] in request.headers.get("If-None-Match", ""):
+        return Response(status_code=304, headers=headers)
+    from models.explanation import Explanation
+    from service import drawing
+
+    title = drawing.title_of(found["object_id"], found["score"], found["p_value"])
+    return Picture(drawing.picture(Explanation.from_bytes(found["data"]), title), headers=headers)
 
 
 @labelling.post(

@@ -69,13 +69,18 @@ def record_labels(engine: sa.Engine, said: Iterable[Label]) -> int:
     return len({row["object_id"] for row in rows})
 
 
+def newest_label(label: str | None = None) -> sa.ColumnElement[bool]:
+    """Whether a row of ``labels`` is the newest of its person on its object, and says ``label``."""
+    newest = labels.c.id.in_(sa.select(sa.func.max(labels.c.id)).group_by(labels.c.object_id, labels.c.by))
+    return newest if label is None else sa.and_(newest, labels.c.label == label)
+
+
 def not_ordinary(engine: sa.Engine, kind: str) -> set[tuple[str, str]]:
     """(survey, object_id) of the objects of which somebody's newest label is none of ORDINARY."""
-    newest = sa.select(sa.func.max(labels.c.id)).group_by(labels.c.object_id, labels.c.by)
     wanted = (
         sa.select(objects.c.survey, objects.c.object_id)
         .join(labels, labels.c.object_id == objects.c.id)
-        .where(objects.c.kind == kind, labels.c.id.in_(newest), labels.c.label.not_in(ORDINARY))
+        .where(objects.c.kind == kind, newest_label(), labels.c.label.not_in(ORDINARY))
     )
     with engine.connect() as connection:
         return {(row.survey, row.object_id) for row in connection.execute(wanted)}

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from service.catalog.drift import flagged
 from service.catalog.engine import CatalogError, NotFoundError
-from service.catalog.lens import lens_fractions
+from service.catalog.labels import newest_label
+from service.catalog.lens import LENS, lens_fractions
 from service.catalog.ranking import finish_rows, select_rows
 from service.catalog.registry import ranked_models
 from service.catalog.runs import STATUSES, counts
@@ -17,13 +18,16 @@ from service.catalog.schema import (
     clean,
     clusters,
     embeddings,
+    explanations,
     failures,
     labels,
+    models,
     objects,
     observations,
     runs,
     scores,
 )  # fmt: skip
+from service.catalog.statements import chunks
 
 ROWS_AT_ONCE = 20_000
 """Latents in memory at a time while neighbours are looked for."""
@@ -85,6 +89,38 @@ def one_object(
                 for row in connection.execute(said).mappings()
             ],
         }
+
+
+def explained(
+    engine: sa.Engine,
+    object_id: str,
+    model: str | None = None,
+    kind: str | None = None,
+    survey: str | None = None,
+) -> dict[str, Any]:
+    """The newest score of an object (``object_id``, ``kind``, ``survey``, ``path``, ``model``, ``score``, ``p_value``)
+    with what to show of it as ``data``, which ``models.explanation`` unpacks and is None for what is no outlier.
+
+    ``model`` is an id or a name. Raises NotFoundError or AmbiguousError.
+    """
+    with engine.connect() as connection:
+        found = find_object(connection, object_id, kind, survey)
+        s, x = scores.c, explanations.c
+        wanted = (
+            sa.select(observations.c.path, s.model_id.label("model"), s.score, s.p_value, x.data)
+            .join(observations, observations.c.id == s.observation_id)
+            .join(models, models.c.id == s.model_id)
+            .outerjoin(explanations, sa.and_(x.observation_id == s.observation_id, x.model_id == s.model_id))
+            .where(observations.c.object_id == found["id"], observations.c.superseded.is_(False))
+            .order_by(s.scored_at.desc(), s.observation_id.desc())
+        )
+        if model is not None:
+            wanted = wanted.where(sa.or_(models.c.id == model, models.c.name == model))
+        row = connection.execute(wanted.limit(1)).mappings().first()
+    if row is None:
+        by = f" by the model {clean(model)}" if model else ""
+        raise NotFoundError(f"{clean(object_id)} has no score{by}: score it first")
+    return {name: found[name] for name in ("object_id", "kind", "survey")} | dict(row)
 
 
 def neighbours(
@@ -182,6 +218,53 @@ def list_clusters(engine: sa.Engine, model: str | None = None) -> list[dict[str,
                     }
                 )
     return listed
+
+
+def cluster_card(engine: sa.Engine, cluster: int, model: str | None, limit: int) -> dict[str, Any]:
+    """One cluster as ``list_clusters`` has it, and members of it, each as a row with its ``labels``.
+
+    ``typical``: the highest probability of belonging to it, then the lowest score; ``anomalous``: the highest
+    scores; ``lenses``: those that somebody's newest label calls so, the highest scores first. At most ``limit`` each.
+    Raises NotFoundError, and CatalogError where several models have a cluster of this number.
+    """
+    found = [row for row in list_clusters(engine, model) if row["cluster"] == cluster]
+    if not found:
+        raise NotFoundError(f"there is no cluster {cluster}: `peculiar clusters` lists those that there are")
+    if len(found) > 1:
+        named = ", ".join(row["model"] for row in found)
+        raise CatalogError(f"several models have a cluster {cluster}: say which with --model, of {named}")
+    (card,) = found
+    s = scores.c
+    members = select_rows().where(s.model_id == card["model"], s.cluster == cluster)
+    worst = members.order_by(s.score.desc(), s.observation_id)
+    chosen = {
+        "typical": members.order_by(s.cluster_probability.desc(), s.score, s.observation_id),
+        "anomalous": worst,
+        "lenses": worst.where(
+            observations.c.object_id.in_(sa.select(labels.c.object_id).where(newest_label(LENS)))
+        ),
+    }
+    with engine.connect() as connection:
+        fractions = lens_fractions(connection, [card["model"]])
+        lists = {
+            name: finish_rows(connection.execute(wanted.limit(limit)).mappings(), fractions)
+            for name, wanted in chosen.items()
+        }
+        said: dict[tuple[str, str], list[str]] = {}
+        names = {row["object_id"] for rows in lists.values() for row in rows}
+        for part in chunks(names):
+            wanted = (
+                sa.select(objects.c.survey, objects.c.object_id, labels.c.label)
+                .join(labels, labels.c.object_id == objects.c.id)
+                .where(objects.c.kind == card["kind"], objects.c.object_id.in_(part), newest_label())
+                .order_by(labels.c.id)
+            )
+            for survey, object_id, label in connection.execute(wanted):
+                said.setdefault((survey, object_id), []).append(label)
+    for rows in lists.values():
+        for row in rows:
+            row["labels"] = list(dict.fromkeys(said.get((row["survey"], row["object_id"]), [])))
+    return card | lists
 
 
 def list_runs(engine: sa.Engine, limit: int = 10, before: int | None = None) -> list[dict[str, Any]]:

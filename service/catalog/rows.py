@@ -47,6 +47,8 @@ class ScoredRow:
     """(n_clusters,) float32"""
     windows: list[dict[str, Any]] = field(default_factory=list)
     """What departs most from the reconstruction, for outliers; JSON values."""
+    explanation: bytes | None = None
+    """What to show of an outlier, as ``models.explanation`` packs it."""
 
 
 @dataclass(slots=True)

@@ -197,6 +197,14 @@ embeddings = sa.Table(
     sa.Column("responsibilities", sa.LargeBinary, nullable=False, comment="float32, little-endian"),
 )
 
+explanations = sa.Table(
+    "explanations",
+    metadata,
+    sa.Column("observation_id", BigId, sa.ForeignKey("observations.id"), primary_key=True),
+    sa.Column("model_id", CleanText, sa.ForeignKey("models.id"), primary_key=True),
+    sa.Column("data", sa.LargeBinary, nullable=False, comment="what to show of an outlier, packed"),
+)
+
 clusters = sa.Table(
     "clusters",
     metadata,

@@ -18,6 +18,7 @@ from service.catalog.rows import RejectedRow, ScoredRow
 from service.catalog.schema import (
     clean,
     embeddings,
+    explanations,
     failures,
     models,
     objects,
@@ -65,6 +66,8 @@ SCORES = Upsert(
 """A batch that comes twice keeps the q-values its run has found."""
 
 EMBEDDINGS = Upsert(embeddings, ("observation_id", "model_id"), BLOBS)
+EXPLANATIONS = Upsert(explanations, ("observation_id", "model_id"), ("data",))
+"""Only outliers have one. None goes away: the same bytes under the same model are explained alike whenever scored."""
 _ONE_MORE: sa.ColumnElement[int] = sa.literal_column("1")
 FAILURES = Upsert(
     failures,
@@ -235,6 +238,15 @@ def _write_scores(
     SCORES.write(connection, columns)
     EMBEDDINGS.write(
         connection, key | {name: [_float32(getattr(row, name)) for row in rows] for name in BLOBS}
+    )
+    explained = [pair for pair in pairs if pair[1].explanation is not None]
+    EXPLANATIONS.write(
+        connection,
+        {
+            "observation_id": [id_ for id_, _ in explained],
+            "model_id": [row.model for _, row in explained],
+            "data": [row.explanation for _, row in explained],
+        },
     )
 
 

@@ -139,6 +139,11 @@ def write_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: st
     console.print(table)
 
 
+def position(row: Mapping[str, Any]) -> str | None:
+    """Right ascension and declination of a row in degrees; None where it has none."""
+    return None if row["ra"] is None else f"{row['ra']:.4f} {row['dec']:+.4f}"
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "–"

@@ -25,34 +25,33 @@ def command(object_id: str, kind: str | None, model: str | None, out: Path | Non
 
     Names the stretches of the spectrum, or the regions of the cutout, that depart most from what the model
     expects, the share of each part in the score, and the nearest normal objects.
+
+    An outlier is drawn as it was scored, even where its file is gone; any other object's file is read again.
     """
     from dataclasses import asdict
 
+    from models.explain import explain, likelihood_regret
+    from models.explanation import Explanation
+    from service import drawing
     from service.catalog.engine import open_catalog
-    from service.catalog.queries import neighbours, one_object
-    from workers.drawing import draw_object, explain_sample
-    from workers.readers import read
-    from workers.readers.sample import Rejection
-    from workers.tasks import load_bundle
+    from service.catalog.queries import explained, neighbours
 
     settings = console.load_settings()
     engine = open_catalog(settings.database_url)
-    found = one_object(engine, object_id, kind)
-    rows = [row for row in found["scores"] if model is None or row["model"] in (model, *matching(row, model))]
-    if not rows:
-        raise console.fail(
-            f"{object_id} has no score{f' by the model {model}' if model else ''}: score it first"
-        )
-    row = rows[0]
-    sample = read(row["path"])
-    if isinstance(sample, Rejection):
-        raise console.fail(f"{row['path']} can no longer be read: {sample.reason}")
-    scorer = load_bundle(settings, row["model"])
-    explanation = explain_sample(scorer, sample)
-    near = neighbours(engine, object_id, 5, row["model"], found["kind"])
+    row = explained(engine, object_id, model, kind)
+    try:
+        scorer, batch = model_and_input(settings, row)
+        regret = likelihood_regret(scorer, batch)
+    except (OSError, ValueError) as error:
+        if not row["data"]:
+            raise
+        console.note(f"drawn as it was scored, without the likelihood regret: {error}")
+        regret = None
+    explanation = Explanation.from_bytes(row["data"]) if row["data"] else explain(scorer, batch)
+    near = neighbours(engine, object_id, 5, row["model"], row["kind"])
     out = out or Path(f"{object_id.replace('/', '_')}.png")
-    title = f"{object_id}  score {row['score']:.2f}  p = {row['p_value']:.2g}"
-    draw_object(scorer, explanation, title).savefig(out, dpi=130)
+    title = drawing.title_of(object_id, row["score"], row["p_value"])
+    out.write_bytes(drawing.picture(explanation, title))
     if as_json:
         console.write_json(
             {
@@ -61,6 +60,7 @@ def command(object_id: str, kind: str | None, model: str | None, out: Path | Non
                 "score": row["score"],
                 "p_value": row["p_value"],
                 "shares": explanation.shares,
+                "likelihood_regret": regret,
                 "windows": [asdict(window) for window in explanation.windows],
                 "neighbours": near,
                 "picture": str(out),
@@ -72,14 +72,26 @@ def command(object_id: str, kind: str | None, model: str | None, out: Path | Non
         click.echo(f"  {share:4.0%} of the score from {name}")
     for window in explanation.windows:
         click.echo(f"  {describe(window)}")
+    if regret is not None:
+        click.echo(
+            f"  likelihood regret: {regret:.1f} nats (the encoder's answer was that far from the best)"
+        )
     nearest = ", ".join(f"{n['object_id']} (p = {n['p_value']:.2g})" for n in near)
     click.echo(f"  nearest in latent space: {nearest or 'no other object yet'}")
     click.echo(f"drawn to {out}")
 
 
-def matching(row: dict[str, Any], model: str) -> list[str]:
-    """The row's model id when its name is ``model``."""
-    return [row["model"]] if row["model"].split("@")[0] == model else []
+def model_and_input(settings: Any, row: dict[str, Any]) -> tuple[Any, Any]:
+    """The scorer of a row and the batch of its one input. Raises OSError or ValueError where one is gone."""
+    from workers.batching import make_batch
+    from workers.readers import read
+    from workers.readers.sample import Rejection
+    from workers.tasks import load_bundle
+
+    sample = read(row["path"])
+    if isinstance(sample, Rejection):
+        raise ValueError(f"{row['path']} can no longer be read: {sample.reason}")
+    return load_bundle(settings, row["model"]), make_batch([sample])
 
 
 def describe(window: Any) -> str:

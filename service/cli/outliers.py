@@ -82,14 +82,13 @@ def _warn(engine: Any, models: set[str], withheld: bool) -> None:
 
 
 def _cells(row: dict[str, Any]) -> list[Any]:
-    position = None if row["ra"] is None else f"{row['ra']:.4f} {row['dec']:+.4f}"
     lens = "no labels" if row["lens_fraction"] is None else f"{row['lens_fraction']:.2f}"
     numbers = [row[name] for name in ("score", "p_value", "q_value", "snr")]
     return [
         row["object_id"],
         row["kind"],
         *numbers,
-        position,
+        console.position(row),
         row["cluster"],
         lens,
         row["flags"].replace(",", ", "),

@@ -12,7 +12,7 @@ import torch
 from models import training
 from models.batch import CutoutBatch, SpectrumBatch
 from models.cutouts import CutoutPreprocessing
-from models.explain import explain
+from models.explain import explain, likelihood_regret
 from models.fit import fit_cutouts
 from models.parts import _worst_window
 from models.scorer import Scorer
@@ -124,6 +124,29 @@ def test_an_explanation_of_a_large_image_has_two_grids(cutouts: Any, bands: Any,
 def test_one_object_at_a_time(scorers: dict[str, Scorer], spectra: Any) -> None:
     with pytest.raises(ValueError, match="one object, this batch has 2"):
         explain(scorers["small"], spectra(2, 1))
+    with pytest.raises(ValueError, match="one object, this batch has 2"):
+        likelihood_regret(scorers["small"], spectra(2, 1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_exact_posterior_has_nothing_to_regret(scorers: dict[str, Scorer], draw: Any, seed: int) -> None:
+    linear = [scorer for scorer in scorers.values() if scorer.fitted.model.encoder is None]
+    assert linear
+    for scorer in linear:
+        batch = draw(scorer.kind, 1, seed)
+        assert 0 <= likelihood_regret(scorer, batch) < 0.1
+        batch.flux[..., ::7] *= 5
+        assert 0 <= likelihood_regret(scorer, batch) < 0.1
+
+
+@pytest.mark.parametrize("kind", ["spectrum", "cutout"])
+def test_an_encoder_that_errs_is_regretted(kind: str, bundles: Any, with_networks: Any, draw: Any) -> None:
+    """The regret is what the encoder's error costs: with untrained networks the more, the larger their weights."""
+    found = []
+    for scale in (0.0, 0.05, 0.5):
+        bundle = with_networks(bundles[kind], scale)
+        found.append(likelihood_regret(Scorer.from_parts(bundle, torch.device("cpu")), draw(kind, 1, 3)))
+    assert 0 <= found[0] < 0.1 < found[1] < found[2]
 
 
 def test_nothing_measured_explains_nothing(scorers: dict[str, Scorer], spectra: Any, cutouts: Any) -> None:

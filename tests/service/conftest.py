@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from models.explanation import Explanation, SpectralWindow
 from service.catalog.engine import make_engine, open_catalog
 from service.catalog.registry import register_model
 from service.catalog.rows import ModelRow, ScoredRow
@@ -65,6 +66,14 @@ def models(engine: sa.Engine) -> dict[str, str]:
 @pytest.fixture
 def run(engine: sa.Engine, models: dict[str, str]) -> int:
     return open_run(engine, "sdss/2026-03-01/both", "sdss", "2026-03-01", models)
+
+
+@pytest.fixture(scope="session")
+def packed() -> bytes:
+    """The explanation of a spectrum, as the catalog keeps it."""
+    flux = np.linspace(1, 2, 50, dtype=np.float32)[None]
+    windows = [SpectralWindow(9.3, 4860.1, 4866.4, "Hβ")]
+    return Explanation(flux, flux, 0 * flux, windows, {"misfit": 1.0}, loglam=(3.68, 4e-4)).to_bytes()
 
 
 @pytest.fixture(scope="session")

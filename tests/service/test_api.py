@@ -24,8 +24,11 @@ from service.settings import Settings
 
 
 @pytest.fixture
-def filled(engine: sa.Engine, run: int, models: dict[str, str], make_row: Callable[..., Any]) -> sa.Engine:
+def filled(
+    engine: sa.Engine, run: int, models: dict[str, str], make_row: Callable[..., Any], packed: bytes
+) -> sa.Engine:
     rows = [make_row(i) for i in range(12)]
+    rows[11].explanation = packed
     rows.append(make_row(3, kind="cutout", survey="hsc", model=models["cutout"], path="/data/c.fits"))
     rows.append(make_row(50, object_id="field/7 é"))
     write_batch(engine, run, rows, [RejectedRow("/data/bad.fits", "truncated")])
@@ -104,6 +107,29 @@ def test_one_object_and_its_neighbours(client: TestClient) -> None:
     assert near[0]["distance"] == pytest.approx(5**0.5)
     assert get(client, "/objects/field%2F7%20%C3%A9")["object_id"] == "field/7 é"
     assert len(get(client, "/objects/field%2F7%20%C3%A9/neighbours?k=200")) == 12
+
+
+def test_the_picture_of_an_outlier(client: TestClient) -> None:
+    url = "/objects/0266-51602-0011/picture.png"
+    first = client.get(url)
+    assert first.status_code == 200 and first.headers["content-type"] == "image/png"
+    assert first.content.startswith(b"\x89PNG")
+    assert "max-age" in first.headers["cache-control"] and "private" in first.headers["cache-control"]
+    etag = first.headers["etag"]
+    again = client.get(url, headers={"If-None-Match": f'"other", {etag}'})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    assert client.get(url, headers={"If-None-Match": '"other"'}).status_code == 200
+    assert client.get(f"{url}?model=sdss&kind=spectrum&survey=sdss").headers["etag"] == etag
+
+
+def test_a_picture_that_is_not_there(client: TestClient) -> None:
+    ordinary = client.get("/objects/0266-51602-0001/picture.png")
+    assert_problem(ordinary, 404, "`peculiar explain` draws any object")
+    assert_problem(client.get("/objects/nothing/picture.png"), 404, "no object")
+    assert_problem(
+        client.get("/objects/0266-51602-0011/picture.png?model=other"), 404, "no score by the model"
+    )
+    assert_problem(client.get("/objects/0266-51602-0003/picture.png"), 409, "which kind or survey")
 
 
 def test_several_objects_of_one_name(client: TestClient) -> None:

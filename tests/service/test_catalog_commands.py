@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from service.catalog.columns import NAMES
 from service.catalog.engine import head_revision
+from service.catalog.labels import Label, record_labels
 from service.catalog.rows import RejectedRow
 from service.catalog.runs import finish_if_complete
 from service.catalog.writer import write_batch
@@ -73,6 +74,53 @@ def test_outliers_filters(filled: sa.Engine, peculiar: Run) -> None:
     assert count("--cone", "13", "-4.7", "1.5") == 3
     assert count("--fdr", "1") == 13
     assert count("--fdr", "0.0001") == 0
+
+
+def test_a_kept_explanation_is_drawn(
+    engine: sa.Engine, run: int, make_row: Callable[..., Any], packed: bytes, peculiar: Run
+) -> None:
+    write_batch(engine, run, [make_row(0), make_row(1, object_id="a/$b", explanation=packed)], [])
+    result = peculiar("explain", "a/$b")
+    out = result.stdout
+    assert "without the likelihood regret" in result.stderr and "regret" not in out, "its file is gone"
+    assert "100% of the score from misfit" in out and "9.3 σ excess at 4860–4866 Å (rest), at Hβ" in out
+    assert "nearest in latent space: 0266-51602-0000" in out
+    assert Path("a_$b.png").read_bytes().startswith(b"\x89PNG")
+    said = json.loads(peculiar("explain", "a/$b", "--json", "--out", "x.png").stdout)
+    assert said["shares"] == {"misfit": 1.0} and said["windows"][0]["line"] == "Hβ"
+    assert Path("x.png").exists()
+    assert "can no longer be read" in peculiar("explain", "0266-51602-0000", code=1).output
+    assert "has no score by the model other" in peculiar("explain", "a/$b", "--model", "other", code=1).output
+
+
+def test_the_card_of_a_cluster(
+    engine: sa.Engine, run: int, make_row: Callable[..., Any], peculiar: Run
+) -> None:
+    """Cluster 1 has the objects 1, 4, 7 and 10; ann took back what she said of the first."""
+    rows = [make_row(i, cluster_probability=0.9 if i == 7 else 0.8) for i in range(12)]
+    write_batch(engine, run, rows, [])
+    names = {i: f"0266-51602-{i:04d}" for i in range(12)}
+    said = [(1, "lens", "ann"), (1, "not-lens", "ann"), (4, "lens", "ann"), (4, "interesting", "bob")]
+    record_labels(engine, [Label(names[i], label, by) for i, label, by in [*said, (2, "lens", "ann")]])
+    card = json.loads(peculiar("clusters", "--cluster", "1", "--limit", "3", "--json").stdout)
+    assert (card["weight"], card["size"], card["n_labelled"], card["n_lens"]) == (0.3, 4, 2, 1)
+    members = {sort: [row["object_id"] for row in card[sort]] for sort in ("typical", "anomalous", "lenses")}
+    assert members == {
+        "typical": [names[7], names[1], names[4]],
+        "anomalous": [names[10], names[7], names[4]],
+        "lenses": [names[4]],
+    }
+    assert [row["labels"] for row in card["typical"]] == [[], ["not-lens"], ["lens", "interesting"]]
+    out = peculiar("clusters", "--cluster", "1", "--model", "sdss").stdout
+    assert out.index("most typical") < out.index("most anomalous") < out.index("labelled as lenses")
+    assert "14.0000 -4.6000" in out and "lens, interesting" in out and names[3] not in out
+    assert "labelled as lenses: none" in peculiar("clusters", "--cluster", "0").stdout
+    assert "no cluster 9" in peculiar("clusters", "--cluster", "9", code=1).output
+
+
+def test_a_card_is_of_one_model(filled: sa.Engine, peculiar: Run) -> None:
+    assert "say which with --model" in peculiar("clusters", "--cluster", "0", code=1).output
+    assert "hsc" not in peculiar("clusters", "--cluster", "0", "--model", "sdss").output
 
 
 def test_nothing_found_is_said(filled: sa.Engine, peculiar: Run) -> None:

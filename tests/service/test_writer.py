@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from service.catalog import schema
 from service.catalog.attempts import recover
 from service.catalog.engine import CatalogError, make_engine
+from service.catalog.queries import explained
 from service.catalog.rows import RejectedRow
 from service.catalog.runs import add_inputs, counts, finish_if_complete, open_run
 from service.catalog.writer import NOT_FINITE, write_batch
 
-TABLES = ("objects", "observations", "scores", "embeddings", "failures", "run_inputs")
+TABLES = ("objects", "observations", "scores", "embeddings", "explanations", "failures", "run_inputs")
 
 
 def dump(engine: sa.Engine, without: tuple[str, ...] = ()) -> dict[str, list[Any]]:
@@ -66,6 +67,19 @@ def test_writing_twice_changes_nothing(engine: sa.Engine, run: int, make_row: Ca
     assert dump(engine) == once
     assert len(once["scores"]) == 20 and len(once["failures"]) == 1
     assert column(engine, schema.failures.c.attempts) == [2]
+
+
+def test_only_outliers_have_explanations(engine: sa.Engine, run: int, make_row: Callable[..., Any]) -> None:
+    def write(*data: bytes | None) -> list[bytes]:
+        write_batch(engine, run, [make_row(i, explanation=d) for i, d in enumerate(data)], [])
+        return column(engine, schema.explanations.c.data)
+
+    assert write(None, None) == []
+    assert write(None, b"\x00one", b"two") == [b"\x00one", b"two"]
+    assert write(b"none", b"\x00one", b"other") == [b"none", b"\x00one", b"other"]
+    assert explained(engine, "0266-51602-0001", "sdss")["data"] == b"\x00one"
+    write_batch(engine, run, [make_row(1, sha256="f" * 64)], [])
+    assert explained(engine, "0266-51602-0001")["data"] is None, "of other bytes than those scored last"
 
 
 def test_the_ledger_accounts_for_every_input(

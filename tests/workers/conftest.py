@@ -51,6 +51,7 @@ class FakeScorer:
             snr=np.full(n, 10.0),
             parts={"density": first},
             windows=[[] for _ in range(n)],
+            explanations=[None] * n,
             flags=[{"outside-domain"} if value > 100 else set() for value in first],
         )
 

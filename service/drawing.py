@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from models.explain import Explanation, explain
-from models.scorer import Scorer
-from models.spectra import SpectrumPreprocessing
-from models.windows import ImageWindow, SpectralWindow
-from workers.batching import Sample, make_batch
+from models.explanation import Explanation, ImageWindow, SpectralWindow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,31 +18,42 @@ if TYPE_CHECKING:
 DATA, MODEL, MARK = "#26415e", "#e07a1f", "#c43c39"
 RESIDUAL_RANGE = 8.0
 """σ at which the residual images saturate."""
+_one_at_a_time = threading.Lock()
+"""Matplotlib is not made for threads."""
 
 
-def explain_sample(scorer: Scorer, sample: Sample) -> Explanation:
-    """The explanation of one sample. Raises ValueError when the model does not take it."""
-    return explain(scorer, make_batch([sample]))
+def picture(explanation: Explanation, title: str) -> bytes:
+    """One object on a page of its own, as PNG."""
+    into = io.BytesIO()
+    with _one_at_a_time:
+        draw_object(explanation, title).savefig(into, format="png", dpi=130)
+    return into.getvalue()
 
 
-def draw_object(scorer: Scorer, explanation: Explanation, title: str) -> Figure:
+def title_of(object_id: str, score: float, p_value: float) -> str:
+    """What stands above an object's picture."""
+    return f"{object_id}  score {score:.2f}  p = {p_value:.2g}"
+
+
+def draw_object(explanation: Explanation, title: str) -> Figure:
     """One object on a page of its own."""
-    if isinstance(scorer.preprocessing, SpectrumPreprocessing):
+    if explanation.loglam is not None:
         figure = Figure(figsize=(10, 5), layout="constrained")
-        draw_spectrum(figure.subplots(2, 1, sharex=True, height_ratios=(2, 1)), scorer, explanation)
+        draw_spectrum(figure.subplots(2, 1, sharex=True, height_ratios=(2, 1)), explanation)
     else:
-        n_bands = scorer.preprocessing.shape[0]
+        n_bands = len(explanation.bands)
         figure = Figure(figsize=(9, 2.7 * n_bands + 0.5), layout="constrained")
-        draw_cutout(figure.subplots(n_bands, 3, squeeze=False), scorer, explanation)
+        draw_cutout(figure.subplots(n_bands, 3, squeeze=False), explanation)
     shares = ", ".join(f"{name} {share:.0%}" for name, share in ranked(explanation.shares) if share >= 0.01)
-    figure.suptitle(f"{title}\nscore by part: {shares}", fontsize=10)
+    # an object's name may hold a dollar sign, which is no formula
+    figure.suptitle(f"{title}\nscore by part: {shares}", fontsize=10, parse_math=False)
     return figure
 
 
-def draw_spectrum(axes: Any, scorer: Scorer, explanation: Explanation) -> None:
+def draw_spectrum(axes: Any, explanation: Explanation) -> None:
     """Flux with its reconstruction above, residual in σ with the worst windows below; two axes, rest frame."""
     upper, lower = axes
-    wavelength = scorer.preprocessing.wavelength  # type: ignore[union-attr]  # spectra only
+    wavelength = explanation.wavelength
     flux, expected, residual = explanation.flux[0], explanation.expected[0], explanation.residual[0]
     seen = np.isfinite(flux)
     upper.plot(wavelength, flux, color=DATA, lw=0.6, label="spectrum")
@@ -52,9 +61,6 @@ def draw_spectrum(axes: Any, scorer: Scorer, explanation: Explanation) -> None:
     upper.set_ylabel("flux / amplitude")
     upper.legend(loc="upper right", fontsize=8, frameon=False)
     if seen.any():
-        low, high = np.nanpercentile(flux, [0.2, 99.8])
-        room = 0.35 * max(high - low, 1e-3)
-        upper.set_ylim(low - room, high + room)
         upper.set_xlim(wavelength[seen][0], wavelength[seen][-1])
     lower.plot(wavelength, np.where(seen, residual, np.nan), color=DATA, lw=0.6)
     lower.axhline(0, color="0.6", lw=0.5)
@@ -75,16 +81,15 @@ def draw_spectrum(axes: Any, scorer: Scorer, explanation: Explanation) -> None:
                 )  # fmt: skip
 
 
-def draw_cutout(axes: Any, scorer: Scorer, explanation: Explanation) -> None:
+def draw_cutout(axes: Any, explanation: Explanation) -> None:
     """A row of three axes for each band: image, reconstruction, residual in σ with the worst windows."""
-    bands: tuple[str, ...] = scorer.preprocessing.bands  # type: ignore[union-attr]  # cutouts only
     planes = (explanation.flux, explanation.expected, explanation.residual)
     # all three in pixels of the image, however coarse the grid of the density model
     side = explanation.flux.shape[-1]
     extent = (-0.5, side - 0.5, -0.5, side - 0.5)
-    for row, band in enumerate(bands):
+    for row, band in enumerate(explanation.bands):
         flux = explanation.flux[row]
-        low, high = np.nanpercentile(flux, [2, 99.7]) if np.isfinite(flux).any() else (0.0, 1.0)
+        low, high = (np.nanmin(flux), np.nanmax(flux)) if np.isfinite(flux).any() else (0.0, 1.0)
         for axis, plane in zip(axes[row], (p[row] for p in planes), strict=True):
             limits = (-RESIDUAL_RANGE, RESIDUAL_RANGE) if axis is axes[row][2] else (low, high)
             cmap = "RdBu_r" if axis is axes[row][2] else "gray"
