@@ -156,7 +156,7 @@ class Scorer:
         wanted: np.ndarray,
     ) -> Iterator[tuple[int, Explanation]]:
         """The explanations of the ``wanted`` (n,) objects, each with its place in the batch."""
-        surprisal = {name: -np.log10(p_values[name]) for name in self.calibration.combined}
+        surprisal = {name: 0.0 - np.log10(p_values[name]) for name in self.calibration.combined}
         total = sum(surprisal.values())
         about = self.preprocessing
         for k, (data, evidence) in enumerate(found):

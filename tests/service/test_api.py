@@ -364,6 +364,6 @@ def test_the_description_is_complete(client: TestClient) -> None:
     assert set(described["paths"]) == {
         "/outliers", "/objects/{object_id}", "/objects/{object_id}/neighbours", "/objects/{object_id}/labels",
         "/clusters", "/models", "/models/{model}/promote", "/runs", "/runs/{run_id}", "/batches", "/health",
-        "/ready", "/metrics",
+        "/ready", "/metrics", "/objects/{object_id}/picture.png",
     }  # fmt: skip
     assert described["components"]["schemas"]["Row"]["examples"]
