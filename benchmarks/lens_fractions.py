@@ -1,6 +1,6 @@
 """Is the expected lens fraction calibrated? Simulated cutouts, half of them labelled, the other half counted.
 
-    python -m benchmarks.lens_fractions [--train 1500] [--fresh 2000] [--rate 0.4] [--epochs 8]
+    python -m benchmarks.lens_fractions [--train 1500] [--fresh 2000] [--rate 0.4] [--epochs 6]
 
 Two models that differ only in their seed are trained on simulated cutouts, lenses and other anomalies among them: the
 anomalies are of seven kinds in equal shares, so that a rate of 0.4 gives 5.7 % lenses. A random half of a fresh set is
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import tempfile
 import time
 from collections import Counter
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=1500)
     parser.add_argument("--fresh", type=int, default=2000)
     parser.add_argument("--rate", type=float, default=0.4, help="share of anomalies; a seventh are lenses")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         train, _ = simulated(Path(folder) / "train", options.train, 1, options.rate)
@@ -90,7 +91,7 @@ def measure(some: np.ndarray, is_lens: np.ndarray) -> None:
     """Print the tables of one labelled half, and the mean Brier scores over N_SPLITS halves."""
     expected, observed, clusters, fractions = halves(some, is_lens, 0)
     print("  expected        n   mean expected   observed (95 %)")
-    for low, high in zip(EDGES, EDGES[1:], strict=False):
+    for low, high in itertools.pairwise(EDGES):
         chosen = (expected >= low) & (expected < high)
         n, n_lens = int(chosen.sum()), int(observed[chosen].sum())
         if n:
