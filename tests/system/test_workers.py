@@ -177,8 +177,8 @@ def test_sigterm_ends_a_worker_between_two_batches(
     assert worker.wait(timeout=60) == 0, together.logs()
     assert redis.Redis.from_url(redis_url).hlen("unacked") == 0
     together.start("worker")
-    left = sa.select(sa.func.count()).where(run_inputs.c.status == "queued")
-    until(lambda: one(postgres_url, left) == 0, what="the rest")
+    going_on = sa.select(sa.func.count()).where(runs.c.ended_at.is_(None))
+    until(lambda: one(postgres_url, going_on) == 0, what="the end of the run")
     check_complete(postgres_url, survey.folder)
 
 
