@@ -163,7 +163,9 @@ def _binned(
     pixels, and then taken to the grid.
     """
     n, n_pixels = batch.flux.shape
-    n_own = n_pixels // BIN + 2
+    n_own = (
+        -(-(n_pixels + BIN - 1) // BIN) + 1
+    )  # the last one is reached by no pixel, wherever a spectrum begins
     ivar = torch.from_numpy(batch.ivar).to(device)
     unit = torch.exp2(ivar.amax(1, keepdim=True).clamp(min=1e-37).log2().div(2).round())
     ivar = ivar / unit / unit
@@ -182,7 +184,7 @@ def _binned(
     snr = torch.nan_to_num(ratio.nanmedian(1).values).double()
     first = torch.from_numpy(first_bin - start // BIN).to(device)
     own = first[:, None] + torch.arange(n_values, device=device)
-    # bins before and after a spectrum read the last of its own, which no pixel reaches
+    # bins before and after a spectrum read the last, empty one
     own = torch.where((own < 0) | (own >= n_own), n_own - 1, own)
     return mean.gather(1, own), weight.gather(1, own), snr
 

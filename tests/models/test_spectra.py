@@ -197,3 +197,17 @@ def test_json_keeps_everything(spectra: Any, preprocessing: SpectrumPreprocessin
 def test_wavelengths_are_the_bins_centres() -> None:
     pixel = np.log10(flat().wavelength) / 1e-4
     np.testing.assert_allclose(pixel, 36001.5 + 4 * np.arange(40), atol=1e-6)
+
+
+@pytest.mark.parametrize("n_pixels", [40, 41, 42, 43])
+@pytest.mark.parametrize("lead", [0, 1, 2, 3])
+def test_nothing_is_measured_beyond_the_ends_of_a_spectrum(n_pixels: int, lead: int) -> None:
+    """Whatever its length, and wherever in a bin it begins."""
+    grid, first = flat(40), 36040 + lead
+    flux = np.arange(1, n_pixels + 1, dtype=np.float32)[None]
+    data = grid(SpectrumBatch(flux, np.ones_like(flux), np.array([first]), np.zeros(1)))
+    low, high = lead // BIN + 10, (lead + n_pixels - 1) // BIN + 10
+    counts = np.bincount((np.arange(n_pixels) + lead) // BIN + 10, minlength=40)
+    np.testing.assert_array_equal(data.ivar[0] > 0, counts > 0)
+    assert not data.x[0, :low].any() and not data.x[0, high + 1 :].any()
+    np.testing.assert_allclose(data.ivar[0] / data.ivar[0].max(), counts / BIN, rtol=1e-6)
