@@ -167,5 +167,6 @@ def _run(jobs: list[tuple[str, int, int, str, str]]) -> Iterable[Truth]:
     if len(jobs) <= SERIAL or workers == 1 or multiprocessing.current_process().daemon:
         yield from map(_write, jobs)
         return
-    with multiprocessing.get_context().Pool(workers) as pool:
+    # spawned: a fork of a process that has threads can wait for ever
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
         yield from pool.imap(_write, jobs, chunksize=16)
