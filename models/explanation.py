@@ -131,8 +131,9 @@ def _shown(channel: np.ndarray) -> tuple[float, float]:
         return 0.0, 1.0
     lowest, highest, room = SHOWN[channel.ndim]
     low, high = (float(value) for value in np.percentile(measured, [lowest, highest]))
-    room *= max(high - low, 1e-3)
-    return low - room, max(high + room, low + 1e-6)
+    least = 1e-3 * max(1.0, abs(low), abs(high))  # single precision still tells the two limits apart
+    room *= max(high - low, least)
+    return low - room, max(high + room, low + least)
 
 
 def _coded(plane: np.ndarray, limits: list[tuple[float, float]]) -> np.ndarray:

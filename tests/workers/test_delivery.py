@@ -21,7 +21,7 @@ PATHS = [f"/spectrum/{i}" for i in range(8)]
 
 @pytest.fixture
 def manifest(sqlite_engine: sa.Engine, models: Any, read: Any, monkeypatch: Any) -> Manifest:
-    monkeypatch.setattr(pipeline.score_manifest, "__defaults__", (read,))
+    monkeypatch.setattr(work_off, "__defaults__", (None, read))
     run = open_run(sqlite_engine, "a run", "sim", NIGHT, models)
     add_inputs(sqlite_engine, run, [(path, 1, 1) for path in PATHS])
     return Manifest(run=run, night=NIGHT, models=models, paths=PATHS)
@@ -67,10 +67,10 @@ def test_a_fault_of_the_program_ends_as_failures(
 ) -> None:
     honest = pipeline.score_manifest
 
-    def faulty(engine: Any, manifest: Manifest, load: Any) -> None:
+    def faulty(engine: Any, manifest: Manifest, load: Any, read: Any) -> None:
         if PATHS[3] in manifest.paths:
             raise KeyError("a fault")
-        honest(engine, manifest, load)
+        honest(engine, manifest, load, read)
 
     monkeypatch.setattr(pipeline, "score_manifest", faulty)
     work_off(sqlite_engine, manifest, "m", load_scorer, Stop())

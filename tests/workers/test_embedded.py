@@ -18,7 +18,7 @@ from service.catalog.runs import add_inputs, counts, open_run
 from service.queue import SCORE_TASK, Manifest, live_workers, make_app, submit
 from service.settings import Settings
 from service.submission import start_run
-from workers import embedded, pipeline
+from workers import embedded, tasks
 from workers.embedded import WorkerFailed, embedded_worker
 
 NIGHT = date(2026, 3, 1)
@@ -26,7 +26,7 @@ NIGHT = date(2026, 3, 1)
 
 @pytest.fixture
 def app(settings: Settings, monkeypatch: pytest.MonkeyPatch, read: Any) -> Any:
-    monkeypatch.setattr(pipeline.score_manifest, "__defaults__", (read,))
+    monkeypatch.setattr(tasks, "read_inputs", lambda paths, readers: read(paths))
     return make_app(settings)
 
 
