@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -122,11 +122,14 @@ class CutoutPreprocessing:
         sigma = _typical_sigma(ivar)
         # the stretch is y → asinh(y) or y itself, for y in units of ``unit``; ivar follows by its slope
         unit = SOFTENING * sigma[:, :, None, None] if self.stretch == "asinh" else self.scale
-        y = (flux / unit).clamp_(-BRIGHTEST, BRIGHTEST)
-        weight = ivar * unit * unit
+        y = (flux * (1 / unit)).clamp_(-BRIGHTEST, BRIGHTEST)
+        weight = (ivar * unit).mul_(unit)
         if self.stretch == "asinh":
-            weight *= y**2 + 1
-            y = _asinh(y)
+            square = y * y
+            root = square + 1
+            weight *= root
+            # asinh y = ±log(1 + |y| + y² / (1 + √(1 + y²))), several times as fast as torch's own on a CPU
+            y = square.div_(root.sqrt_().add_(1)).add_(y.abs()).log1p_().copysign_(y)
         image = y.clamp_(-LARGEST, LARGEST).mul_(seen)
         x, ivar_x = _binned(image, weight, self.coarse)
         snr = _central_snr(flux, ivar)
@@ -141,6 +144,16 @@ class CutoutPreprocessing:
             image=image,
             seen=seen,
         )
+
+    def turned(self, data: Prepared, random: np.random.Generator) -> Prepared:
+        """The density model's view of prepared cutouts after one of the eight turns and mirrorings of a square."""
+        turns, mirrored = divmod(int(random.integers(8)), 2)
+
+        def turn(values: Tensor) -> Tensor:
+            grid = torch.rot90(values.reshape(-1, *self.shape), turns, (2, 3))
+            return (grid.flip(3) if mirrored else grid).flatten(1)
+
+        return replace(data, x=turn(data.x), ivar=turn(data.ivar), image=None, seen=None)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -164,13 +177,6 @@ class CutoutPreprocessing:
         if f > 1:  # in double precision, as flux and ivar of odd units may overflow together
             flux, ivar = (a.float() for a in _binned(flux.double(), ivar.double(), f))
         return _centre(flux, self.size, self.size), _centre(ivar, self.size, self.size)
-
-
-def _asinh(y: Tensor) -> Tensor:
-    """asinh y = ±log(1 + |y| + y² / (1 + √(1 + y²))), five times as fast as torch's own on a CPU."""
-    square = y * y
-    root = (square + 1).sqrt_().add_(1)
-    return square.div_(root).add_(y.abs()).log1p_().copysign_(y)
 
 
 def _binned(image: Tensor, weight: Tensor, factor: int) -> tuple[Tensor, Tensor]:

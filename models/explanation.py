@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,10 @@ SHOWN = {1: (0.2, 99.8, 0.35), 2: (2.0, 99.7, 0.0)}
 below and above as a share of that range. Flux beyond is clipped."""
 LEVELS = 254
 """Steps of flux over the range shown; the value 0 is kept for what was not measured."""
+FASTEST = 1
+"""Of zlib's levels: a twentieth larger than the usual one, in a quarter of the time."""
+MANY = 4096
+"""Pixels of which percentiles are taken; of more, an even choice says the same."""
 LARGEST_RESIDUAL = 12.0
 """σ at which residuals are clipped; 127 steps to either side."""
 
@@ -78,6 +82,10 @@ class Explanation:
         first, step = self.loglam
         return 10 ** (first + step * np.arange(self.flux.shape[-1]))
 
+    def named_windows(self) -> list[dict[str, Any]]:
+        """The windows for JSON, each by the names of its fields."""
+        return [{name: getattr(window, name) for name in window.__slots__} for window in self.windows]
+
     def to_bytes(self) -> bytes:
         """A line of JSON and the three planes, a byte a value, all through zlib.
 
@@ -94,13 +102,13 @@ class Explanation:
         header = {
             "shapes": [list(plane.shape) for plane in planes],
             "limits": limits,
-            "windows": [asdict(window) for window in self.windows],
+            "windows": self.named_windows(),
             "shares": self.shares,
             "loglam": self.loglam,
             "bands": list(self.bands),
         }
         text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-        return zlib.compress(b"\n".join([text, b"".join(plane.tobytes() for plane in planes)]), 6)
+        return zlib.compress(b"\n".join([text, b"".join(plane.tobytes() for plane in planes)]), FASTEST)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Explanation:
@@ -129,8 +137,10 @@ def _shown(channel: np.ndarray) -> tuple[float, float]:
     measured = channel[np.isfinite(channel)]
     if not measured.size:
         return 0.0, 1.0
+    measured = measured[:: max(1, measured.size // MANY)]
     lowest, highest, room = SHOWN[channel.ndim]
-    low, high = (float(value) for value in np.percentile(measured, [lowest, highest]))
+    ranks = [round(percent / 100 * (measured.size - 1)) for percent in (lowest, highest)]
+    low, high = (float(value) for value in np.partition(measured, ranks)[ranks])
     least = 1e-3 * max(1.0, abs(low), abs(high))  # single precision still tells the two limits apart
     room *= max(high - low, least)
     return low - room, max(high + room, low + least)

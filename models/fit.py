@@ -123,7 +123,11 @@ def _fit(
     n_latent = min(choose_n_latent(len(train)), preprocessing.n_values // 2)
     resume = Resume(checkpoint, f"{fingerprint} {kind} {seed} {epochs} {n_latent}")
     linear = fit_linear(train, held_out, preprocessing.n_noise, n_latent, seed, progress, resume)
-    model, figures = fit_network(linear, train, held_out, shape, epochs, seed, progress, resume)
+    # a source on a sky has no preferred orientation; what fills its image may have one
+    vary = None
+    if isinstance(preprocessing, CutoutPreprocessing) and preprocessing.stretch == "asinh":
+        vary = preprocessing.turned
+    model, figures = fit_network(linear, train, held_out, shape, epochs, seed, progress, resume, vary)
     model = model.eval()
     latents, covariances = _embed(model, train, CHUNK[kind])
     mixture = choose_mixture(

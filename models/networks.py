@@ -1,6 +1,8 @@
-"""The networks of the VAE: fully connected for spectra (as in Portillo et al. 2020), convolutional for cutouts.
+"""The networks of the VAE: encoders, fully connected for spectra (as in Portillo et al. 2020) and convolutional for
+cutouts, and one fully connected decoder.
 
-All end in a layer that starts at zero, so that an untrained network changes nothing of the linear model.
+All end in a layer that starts at zero, so that an untrained network changes nothing of the linear model. A decoder of
+transposed convolutions takes a CPU more than ten times as long and says less (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -13,15 +15,17 @@ from torch import Tensor, nn
 
 HIDDEN = 64
 """Width of the fully connected layers."""
+WIDE = 128
+"""The same in the decoder of cutouts, which have more to say."""
 CHANNELS = (8, 16, 32)
-"""Of the convolutions, from the fine grid to the coarse; each layer halves the side."""
+"""Of the convolutions; each halves the side."""
 
 
 def make_networks(shape: tuple[int, ...], n_latent: int) -> tuple[nn.Module, nn.Module]:
     """Encoder and decoder for a grid (1, n_bins) or (n_bands, side, side)."""
     if len(shape) == 2:
-        return SpectrumEncoder(shape[1], n_latent), SpectrumDecoder(shape[1], n_latent)
-    return CutoutEncoder(shape, n_latent), CutoutDecoder(shape, n_latent)
+        return SpectrumEncoder(shape[1], n_latent), Decoder(shape[1], n_latent, HIDDEN)
+    return CutoutEncoder(shape, n_latent), Decoder(math.prod(shape), n_latent, WIDE)
 
 
 class SpectrumEncoder(nn.Module):
@@ -37,21 +41,6 @@ class SpectrumEncoder(nn.Module):
     def forward(self, seen: Tensor, linear_mean: Tensor) -> Tensor:
         corrections: Tensor = self.layers(torch.cat([seen.flatten(1), linear_mean], 1))
         return corrections
-
-
-class SpectrumDecoder(nn.Module):
-    """What the linear basis cannot say, (n, n_values), from the latent (n, L)."""
-
-    def __init__(self, n_values: int, n_latent: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(n_latent, HIDDEN), nn.GELU(), nn.Linear(HIDDEN, HIDDEN), nn.GELU(),
-            _zeroed(nn.Linear(HIDDEN, n_values)),
-        )  # fmt: skip
-
-    def forward(self, z: Tensor) -> Tensor:
-        rest: Tensor = self.layers(z)
-        return rest
 
 
 class CutoutEncoder(nn.Module):
@@ -78,28 +67,19 @@ class CutoutEncoder(nn.Module):
         return corrections
 
 
-class CutoutDecoder(nn.Module):
-    """The decoder of cutouts; see SpectrumDecoder."""
+class Decoder(nn.Module):
+    """What the linear basis cannot say, (n, n_values), from the latent (n, L)."""
 
-    def __init__(self, shape: tuple[int, ...], n_latent: int) -> None:
+    def __init__(self, n_values: int, n_latent: int, hidden: int) -> None:
         super().__init__()
-        self.shape = shape
-        widths = CHANNELS[::-1]
-        # start from the coarsest grid that the up-sampling layers turn into at least the full size
-        coarse = tuple(math.ceil(side / 2 ** len(widths)) for side in shape[1:])
-        layers: list[nn.Module] = [
-            nn.Linear(n_latent, HIDDEN), nn.GELU(),
-            nn.Linear(HIDDEN, widths[0] * math.prod(coarse)), nn.GELU(), nn.Unflatten(1, (widths[0], *coarse)),
-        ]  # fmt: skip
-        for a, b in pairwise(widths):
-            layers += [nn.ConvTranspose2d(a, b, 4, 2, 1), nn.GELU()]
-        self.layers = nn.Sequential(*layers, _zeroed(nn.ConvTranspose2d(widths[-1], shape[0], 4, 2, 1)))
+        self.layers = nn.Sequential(
+            nn.Linear(n_latent, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(),
+            _zeroed(nn.Linear(hidden, n_values)),
+        )  # fmt: skip
 
     def forward(self, z: Tensor) -> Tensor:
-        image: Tensor = self.layers(z)
-        for axis, side in enumerate(self.shape[1:], start=2):
-            image = image.narrow(axis, 0, side)
-        return image.flatten(1)
+        rest: Tensor = self.layers(z)
+        return rest
 
 
 def _zeroed(layer: nn.Module) -> nn.Module:

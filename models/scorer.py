@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ from models.windows import windows_of
 
 Preprocessing = SpectrumPreprocessing | CutoutPreprocessing
 CHUNK = {"spectrum": 256, "cutout": 64}
-"""Objects that go through the model at once; scores do not depend on it."""
+"""Objects that go through the model at once on a CPU, so that they stay in its caches; other devices take a whole
+batch. Scores do not depend on it."""
 EXPLAINED_P = 0.05
 """Objects with larger p-values get no explanation; ``models.explain`` gives one of any object."""
 
@@ -99,12 +99,15 @@ class Scorer:
         if not (np.isfinite(extremes).all() and extremes[2] >= 0):
             raise ValueError("flux and ivar must be finite and ivar ≥ 0; mask a pixel by ivar = 0")
         with torch.no_grad():
-            found = [self._weigh(chunk) for chunk in _chunks(batch, CHUNK[self.kind])]
+            found = [self._weigh(chunk) for chunk in _chunks(batch, self._chunk(batch))]
             return self._calibrated(batch, found, explained_p)
 
     def prepare(self, batch: Batch) -> Prepared:
         """The batch on the model's grid, normalised, on the model's device."""
         return self.preprocessing(batch, self.device)  # type: ignore[arg-type]  # kinds match
+
+    def _chunk(self, batch: Batch) -> int:
+        return CHUNK[self.kind] if self.device.type == "cpu" else len(batch)
 
     def _weigh(self, batch: Batch) -> tuple[Prepared, Evidence]:
         data = self.prepare(batch)
@@ -129,7 +132,7 @@ class Scorer:
         windows: list[list[dict[str, Any]]] = [[] for _ in p_value]
         explanations: list[bytes | None] = [None] * len(p_value)
         for i, explanation in self._explained(batch, found, p_values, p_value <= explained_p):
-            windows[i] = [asdict(window) for window in explanation.windows]
+            windows[i] = explanation.named_windows()
             explanations[i] = explanation.to_bytes()
         return Scores(
             elbo=column("elbo"),
@@ -160,7 +163,7 @@ class Scorer:
         total = sum(surprisal.values())
         about = self.preprocessing
         for k, (data, evidence) in enumerate(found):
-            start = k * CHUNK[self.kind]
+            start = k * self._chunk(batch)
             rows = np.flatnonzero(wanted[start : start + len(data)])
             if not len(rows):
                 continue
@@ -175,17 +178,19 @@ class Scorer:
                 residual.reshape(grid),
                 seen,
             )
-            for i, flux, expected, scatter, mask in zip(
-                start + rows, *(plane.cpu().numpy() for plane in planes), strict=True
-            ):
-                z = float(np.nan_to_num(batch.redshift[i])) if isinstance(batch, SpectrumBatch) else 0.0
+            flux, expected, scatter, mask = (plane.cpu().numpy() for plane in planes)
+            redshift = batch.redshift if isinstance(batch, SpectrumBatch) else np.zeros(len(batch))
+            windows = windows_of(
+                scatter.reshape(len(rows), -1), mask, about, np.nan_to_num(redshift[start + rows])
+            )
+            for row, i in enumerate(start + rows):
                 yield (
                     int(i),
                     Explanation(
-                        flux=flux,
-                        expected=expected,
-                        residual=scatter,
-                        windows=windows_of(scatter.ravel(), mask, about, z),
+                        flux=flux[row],
+                        expected=expected[row],
+                        residual=scatter[row],
+                        windows=windows[row],
                         shares={name: float(s[i] / (total[i] or 1.0)) for name, s in surprisal.items()},
                         loglam=about.loglam if isinstance(about, SpectrumPreprocessing) else None,
                         bands=about.bands if isinstance(about, CutoutPreprocessing) else (),

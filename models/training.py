@@ -20,6 +20,8 @@ from models.networks import make_networks
 from models.prepared import Prepared
 from models.vae import VAE
 
+Vary = Callable[[Prepared, np.random.Generator], Prepared]
+"""Other objects as likely as those given: what training makes of each batch."""
 Progress = Callable[[str, int, int, float], None]
 """Called with the stage's name, epochs done, epochs planned and the held-out figure in nats per value."""
 
@@ -129,7 +131,7 @@ def _chi2(model: VAE, data: Prepared) -> Tensor:
 
 def fit_network(
     linear: VAE, train: Prepared, held_out: Prepared, shape: tuple[int, ...], epochs: int, seed: int,
-    progress: Progress, resume: Resume,
+    progress: Progress, resume: Resume, vary: Vary | None = None,
 ) -> tuple[VAE, dict[str, float]]:  # fmt: skip
     """Add the networks and maximise the ELBO; the linear model comes back unless that helps held-out objects.
 
@@ -169,7 +171,19 @@ def fit_network(
     with torch.no_grad():
         untrained = _evaluate(figure, held_out)
     _descend(
-        model, groups, loss, figure, train, held_out, epochs, seed, "network", progress, resume, best=True
+        model,
+        groups,
+        loss,
+        figure,
+        train,
+        held_out,
+        epochs,
+        seed,
+        "network",
+        progress,
+        resume,
+        vary,
+        best=True,
     )
     with torch.no_grad():
         # without what was worst before, which may be anomalies; chosen by the gain itself it would bias the mean
@@ -186,7 +200,7 @@ def fit_network(
 def _descend(
     model: VAE, groups: list[dict[str, Any]], loss: Callable[[Prepared, float], Tensor],
     figure: Callable[[Prepared], Tensor], train: Prepared, held_out: Prepared, epochs: int, seed: int, stage: str,
-    progress: Progress, resume: Resume, best: bool = False,
+    progress: Progress, resume: Resume, vary: Vary | None = None, best: bool = False,
 ) -> None:  # fmt: skip
     """Adam with one learning-rate cycle; ``best`` leaves the best held-out state in the model instead of the last."""
     batch = min(128, max(16, len(train) // 4))
@@ -203,9 +217,11 @@ def _descend(
         schedule.load_state_dict(saved["schedule"])
         highest, best_state, first = saved["highest"], saved["best_state"], saved["epoch"]
     for epoch in range(first, epochs):
-        order = np.random.default_rng([seed, epoch]).permutation(len(train))
+        random = np.random.default_rng([seed, epoch])
+        order = random.permutation(len(train))
         for k in range(0, len(train), batch):
             rows = train.rows(order[k : k + batch])
+            rows = rows if vary is None else vary(rows, random)
             optimizer.zero_grad()
             loss(rows, 1 / len(train)).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1e3)

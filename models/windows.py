@@ -34,38 +34,50 @@ def windows_of(
     residual: np.ndarray,
     seen: np.ndarray,
     preprocessing: SpectrumPreprocessing | CutoutPreprocessing,
-    redshift: float,
-) -> list[SpectralWindow] | list[ImageWindow]:
-    """The worst windows of one object, named; ``residual`` in σ and ``seen`` are (n_values,)."""
+    redshift: np.ndarray,
+) -> list[list[SpectralWindow] | list[ImageWindow]]:
+    """The worst windows of n objects, named; ``residual`` in σ and ``seen`` are (n, n_values), ``redshift`` (n,)."""
     worst = worst_windows(residual, seen, preprocessing.shape)
     if isinstance(preprocessing, SpectrumPreprocessing):
-        return [_spectral(w, preprocessing.wavelength, redshift) for w in worst]
-    return [_image(w, preprocessing) for w in worst]
+        wavelength = preprocessing.wavelength
+        return [
+            [_spectral(w, wavelength, float(z)) for w in ws] for ws, z in zip(worst, redshift, strict=True)
+        ]
+    return [[_image(w, preprocessing) for w in ws] for ws in worst]
 
 
 def worst_windows(
     residual: np.ndarray, seen: np.ndarray, shape: tuple[int, ...], most: int = 5
-) -> list[tuple[float, int, tuple[int, ...], int]]:
-    """Windows with the largest |Σ residual| / √n, as (significance, channel, start of each axis, length).
+) -> list[list[tuple[float, int, tuple[int, ...], int]]]:
+    """Windows of the largest |Σ residual| / √n, as (significance, channel, start of each axis, length), of each object.
 
-    ``residual`` and ``seen`` are flat, (n_values,). No two of them overlap in one channel.
+    ``residual`` and ``seen`` are flat, (n, n_values). No two windows of an object overlap in one channel.
     """
-    image, mask = (torch.from_numpy(a.astype(np.float32).reshape(1, *shape)) for a in (residual, seen))
+    image, mask = (torch.from_numpy(a.astype(np.float32).reshape(-1, *shape)) for a in (residual, seen))
     values = [
-        (total / count.clamp(min=1).sqrt())[0].numpy()
+        (total / count.clamp(min=1).sqrt()).numpy()
         for total, count in zip(window_sums(image), window_sums(mask), strict=True)
     ]
+    return [_choose([value[i] for value in values], most) for i in range(len(residual))]
+
+
+def _choose(values: list[np.ndarray], most: int) -> list[tuple[float, int, tuple[int, ...], int]]:
+    """The ``most`` largest of one object's windows, as above; ``values`` (channels, …) are by doubling length."""
+    sizes = [np.abs(value) for value in values]
+    places = [int(size.argmax()) for size in sizes]
     chosen: list[tuple[float, int, tuple[int, ...], int]] = []
     for _ in range(most):
-        places = [int(np.abs(value).argmax()) for value in values]
-        best = max(range(len(values)), key=lambda k: abs(values[k].flat[places[k]]))
-        length, value = 2**best, float(values[best].flat[places[best]])
+        best = max(range(len(sizes)), key=lambda k: sizes[k].flat[places[k]])
+        value = float(values[best].flat[places[best]])
         if abs(value) < MIN_SIGNIFICANCE:
             break
-        channel, *start = (int(k) for k in np.unravel_index(places[best], values[best].shape))
+        length = 2**best
+        channel, *start = (int(k) for k in np.unravel_index(places[best], sizes[best].shape))
         chosen.append((value, channel, tuple(start), length))
-        for doublings, other in enumerate(values):  # what overlaps it may not be chosen again
+        for doublings, other in enumerate(sizes):  # what overlaps it may not be chosen again
             other[channel][tuple(slice(max(0, k - 2**doublings + 1), k + length) for k in start)] = 0
+            if other.flat[places[doublings]] == 0:
+                places[doublings] = int(other.argmax())
     return chosen
 
 

@@ -28,8 +28,6 @@ def command(object_id: str, kind: str | None, model: str | None, out: Path | Non
 
     An outlier is drawn as it was scored, even where its file is gone; any other object's file is read again.
     """
-    from dataclasses import asdict
-
     from models.explain import explain, likelihood_regret
     from models.explanation import Explanation
     from service import drawing
@@ -61,7 +59,7 @@ def command(object_id: str, kind: str | None, model: str | None, out: Path | Non
                 "p_value": row["p_value"],
                 "shares": explanation.shares,
                 "likelihood_regret": regret,
-                "windows": [asdict(window) for window in explanation.windows],
+                "windows": explanation.named_windows(),
                 "neighbours": near,
                 "picture": str(out),
             }

@@ -207,3 +207,27 @@ def test_another_number_of_bands_is_refused(cutouts: Any, bands: Any) -> None:
 def test_json_keeps_everything(cutouts: Any, bands: Any) -> None:
     fitted = CutoutPreprocessing.fit([cutouts(30, 1)], bands)
     assert CutoutPreprocessing.from_json(json.loads(json.dumps(fitted.to_json()))) == fitted
+
+
+def test_a_turned_cutout_is_the_cutout_of_the_turned_image(cutouts: Any, bands: Any) -> None:
+    """Whatever turn is drawn, values and weights move together, and every band alike."""
+    batch = cutouts(3, 5)
+    preprocessing = CutoutPreprocessing.fit([batch], bands)
+    data = preprocessing(batch)
+    random = np.random.default_rng(0)
+    found = set()
+    for _ in range(64):
+        turned = preprocessing.turned(data, random)
+        for k in range(8):
+            flux, ivar = (
+                np.rot90(a[..., ::-1] if k > 3 else a, k, (2, 3)).copy() for a in (batch.flux, batch.ivar)
+            )
+            same = preprocessing(CutoutBatch(flux, ivar))
+            if torch.allclose(same.x, turned.x, atol=1e-4) and torch.allclose(
+                same.ivar, turned.ivar, rtol=1e-3
+            ):
+                found.add(k)
+                break
+        else:
+            pytest.fail("no turn or mirroring of the image gives these values")
+    assert found == set(range(8))

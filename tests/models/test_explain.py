@@ -51,7 +51,7 @@ def test_windows_do_not_overlap_and_the_worst_is_the_parts() -> None:
     residual = 5 * np.random.default_rng(0).normal(size=300)
     seen = np.random.default_rng(1).random(300) > 0.1
     residual[~seen] = 0
-    windows = worst_windows(residual, seen, (1, 300))
+    (windows,) = worst_windows(residual[None], seen[None], (1, 300))
     spans = sorted((start, start + length) for _, _, (start,), length in windows)
     assert len(windows) == 5
     assert all(a[1] <= b[0] for a, b in pairwise(spans))
@@ -83,7 +83,7 @@ def test_the_worst_windows_are_those_of_brute_force(shape: tuple[int, ...]) -> N
         )
         if free and abs(new[0]) >= 4 and len(expected) < 5:
             expected.append(new)
-    found = worst_windows(residual.ravel(), seen.ravel(), shape)
+    (found,) = worst_windows(residual.reshape(1, -1), seen.reshape(1, -1), shape)
     assert [w[1:] for w in found] == [w[1:] for w in expected]
     assert [w[0] for w in found] == pytest.approx([w[0] for w in expected], rel=1e-5)
 
@@ -95,7 +95,9 @@ def test_windows_are_located_in_pixels_of_the_image(coarse: int) -> None:
     block = np.zeros((2, 16, 16))
     block[1, 10:14, 2:6] = 3 * coarse  # Σ / √n keeps its significance when pixels are summed
     residual = block[:, ::coarse, ::coarse].ravel()
-    (window,) = windows_of(residual, np.ones(residual.size, bool), preprocessing, 0.0)
+    ((window,),) = windows_of(
+        residual.reshape(1, -1), np.ones((1, residual.size), bool), preprocessing, np.zeros(1)
+    )
     assert isinstance(window, ImageWindow)
     assert window.band == "r" and window.size == 4 and window.significance == pytest.approx(12)
     assert (window.row, window.column) == pytest.approx((11.5, 3.5), abs=0.5)

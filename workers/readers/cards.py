@@ -156,6 +156,21 @@ class Header:
             raise BrokenHeader("its columns are wider than its rows")
         return found
 
+    @cached_property
+    def is_scaled(self) -> bool:
+        """True where columns of a table may have a scale or a zero point."""
+        return b"TSCAL" in self.raw or b"TZERO" in self.raw
+
+    @cached_property
+    def n_rows(self) -> int:
+        """Of a table. Raises BrokenHeader."""
+        return self.claim("NAXIS2")
+
+    @cached_property
+    def row_size(self) -> int:
+        """Bytes in a row of a table. Raises BrokenHeader."""
+        return self.claim("NAXIS1")
+
     def says(self, key: str, word: str) -> bool:
         """True where the comment of a card of a number has this word, in any case."""
         at = self._find(key)

@@ -99,9 +99,10 @@ class Hdu:
         except BrokenHeader as error:
             raise self._broken(error) from error
 
-    def _claim(self, key: str) -> int:
+    @property
+    def _row_size(self) -> int:
         try:
-            return self.header.claim(key)
+            return self.header.row_size
         except BrokenHeader as error:
             raise self._broken(error) from error
 
@@ -138,7 +139,10 @@ class Hdu:
 
     @property
     def n_rows(self) -> int:
-        return self._claim("NAXIS2")
+        try:
+            return self.header.n_rows
+        except BrokenHeader as error:
+            raise self._broken(error) from error
 
     def column(self, name: str) -> np.ndarray | None:
         """Column of numbers, (n_rows, repeat) in native byte order; None when absent or not made of
@@ -152,7 +156,7 @@ class Hdu:
             dtype,
             buffer=self.content.data,
             offset=self.data_start + column.offset,
-            strides=(self._claim("NAXIS1"), dtype.itemsize),
+            strides=(self._row_size, dtype.itemsize),
         ).astype(dtype.newbyteorder("="))
         scale, zero = self._scaling(column)
         return values if scale is None else values * scale + zero
@@ -162,7 +166,7 @@ class Hdu:
         column = self.columns.get(name.upper())
         if column is None or not self.size or row >= self.n_rows:
             return None
-        start = self.data_start + column.offset + row * self._claim("NAXIS1")
+        start = self.data_start + column.offset + row * self._row_size
         if column.code == "A":
             text = self.content.data[start : start + column.repeat]
             return text.split(b"\0")[0].decode("ascii", "replace").strip()
@@ -174,6 +178,8 @@ class Hdu:
 
     def _scaling(self, column: Column) -> tuple[float | None, float]:
         """TSCAL and TZERO of a column, None where it has neither."""
+        if not self.header.is_scaled:
+            return None, 0.0
         scale, zero = self.number(f"TSCAL{column.n}"), self.number(f"TZERO{column.n}")
         if scale is None and zero is None:
             return None, 0.0

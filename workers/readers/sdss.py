@@ -8,6 +8,7 @@ others often have none), and in how an object is called; the coadd is always one
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -185,7 +186,10 @@ def _identity(file: FitsFile, primary: Hdu, catalog: Hdu | None) -> tuple[str, s
     """Object id and survey, from the header, the catalogue row or the file name, in this order."""
 
     def whole(*names: str) -> int | None:
-        values = (finite(found) for name in names for found in (primary.get(name), _cell(catalog, name)))
+        found = (
+            ask(name) for name in names for ask in (primary.get, catalog.cell if catalog else primary.get)
+        )
+        values = (finite(value) for value in found)
         return next((int(value) for value in values if value is not None and value >= 0), None)
 
     name = _NAME.match(file.stem)
@@ -210,9 +214,17 @@ def _identity(file: FitsFile, primary: Hdu, catalog: Hdu | None) -> tuple[str, s
 def _position(primary: Hdu, catalog: Hdu | None) -> sky.Position:
     """Where the fibre pointed. RA and DEC of the primary header count only where they are not the plate's
     centre."""
-    places = [sky.from_keys(primary, "PLUG_RA", "PLUG_DEC")]
-    for ra, dec in (("PLUG_RA", "PLUG_DEC"), ("FIBER_RA", "FIBER_DEC"), ("RA", "DEC"), ("RACAT", "DECCAT")):
-        places.append(sky.checked(_cell(catalog, ra), _cell(catalog, dec)))
-    if primary.get("RADEG") is None and primary.get("CARTID") is None:
-        places.append(sky.from_keys(primary, "RA", "DEC"))
-    return next((place for place in places if place != sky.NOWHERE), sky.NOWHERE)
+
+    def places() -> Iterator[sky.Position]:
+        yield sky.from_keys(primary, "PLUG_RA", "PLUG_DEC")
+        for ra, dec in (
+            ("PLUG_RA", "PLUG_DEC"),
+            ("FIBER_RA", "FIBER_DEC"),
+            ("RA", "DEC"),
+            ("RACAT", "DECCAT"),
+        ):
+            yield sky.checked(_cell(catalog, ra), _cell(catalog, dec))
+        if primary.get("RADEG") is None and primary.get("CARTID") is None:
+            yield sky.from_keys(primary, "RA", "DEC")
+
+    return next((place for place in places() if place != sky.NOWHERE), sky.NOWHERE)
