@@ -31,7 +31,7 @@ from models.vae import VAE
 SMALLEST = 20
 """Fewest training objects: 14 to fit 2 latent dimensions, 6 to calibrate."""
 MAX_NEIGHBOURS = 5000
-DEFAULT_EPOCHS = {"spectrum": 25, "cutout": 15}
+DEFAULT_EPOCHS = {"spectrum": 25, "cutout": 30}
 
 
 @dataclass(slots=True)
