@@ -143,24 +143,40 @@ def neighbours(
         if not chosen:
             raise NotFoundError(f"no model has scored {object_id!r} yet")
         model_id = chosen[0]["id"]
-        pool = (
-            sa.select(embeddings.c.observation_id, embeddings.c.latent)
-            .join(observations, observations.c.id == embeddings.c.observation_id)
-            .where(embeddings.c.model_id == model_id, observations.c.superseded.is_(False))
-        )
+        pool = _latents(model_id)
         own = pool.where(observations.c.object_id == found["id"]).order_by(embeddings.c.observation_id.desc())
         here = connection.execute(own.limit(1)).first()
         if here is None:
             raise NotFoundError(f"{model_id} has not scored {object_id!r}")
         others = pool.where(observations.c.object_id != found["id"])
-        nearest = _nearest(connection, others, np.frombuffer(here.latent, dtype="<f4"), k)
-        wanted = select_rows().where(scores.c.model_id == model_id, scores.c.observation_id.in_(nearest))
-        raw = connection.execute(wanted).mappings().all()
-        rows = finish_rows(raw, lens_fractions(connection, [model_id]))
-        near = [
-            row | {"distance": nearest[source["observation_id"]]}
-            for row, source in zip(rows, raw, strict=True)
-        ]  # fmt: skip
+        return _near(connection, model_id, others, np.frombuffer(here.latent, dtype="<f4"), k)
+
+
+def neighbours_of(engine: sa.Engine, model_id: str, latent: np.ndarray, k: int) -> list[dict[str, Any]]:
+    """The ``k`` observations nearest to a latent of a model, (L,), as ``neighbours`` gives them."""
+    with engine.connect() as connection:
+        return _near(connection, model_id, _latents(model_id), latent, k)
+
+
+def _latents(model_id: str) -> sa.Select[Any]:
+    """(observation_id, latent) of a model's current observations."""
+    return (
+        sa.select(embeddings.c.observation_id, embeddings.c.latent)
+        .join(observations, observations.c.id == embeddings.c.observation_id)
+        .where(embeddings.c.model_id == model_id, observations.c.superseded.is_(False))
+    )
+
+
+def _near(
+    connection: sa.Connection, model_id: str, pool: sa.Select[Any], latent: np.ndarray, k: int
+) -> list[dict[str, Any]]:
+    nearest = _nearest(connection, pool, latent, k)
+    wanted = select_rows().where(scores.c.model_id == model_id, scores.c.observation_id.in_(nearest))
+    raw = connection.execute(wanted).mappings().all()
+    rows = finish_rows(raw, lens_fractions(connection, [model_id]))
+    near = [
+        row | {"distance": nearest[source["observation_id"]]} for row, source in zip(rows, raw, strict=True)
+    ]
     return sorted(near, key=lambda row: (row["distance"], row["path"]))
 
 
