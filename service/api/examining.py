@@ -6,7 +6,7 @@ import base64
 import threading
 from collections.abc import Callable
 from pathlib import PurePath
-from typing import Annotated, Any
+from typing import Annotated
 
 import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query, Request
@@ -17,8 +17,7 @@ from service.api.problems import ProblemError, document
 from service.api.schemas import MAX_NEIGHBOURS, Examined, Kind, Text
 from service.catalog.queries import neighbours_of
 from service.catalog.registry import ranked_models
-from service.catalog.rows import RejectedRow, ScoredRow
-from service.catalog.statements import finite_json
+from service.catalog.rows import RejectedRow, ScoredRow, described
 
 PATH = "/neighbours"
 MAX_UPLOAD = 20_000_000
@@ -98,16 +97,6 @@ def _examined(
             "neighbours": neighbours_of(engine, row.model, row.latent, k),
         }
     )
-
-
-def described(row: ScoredRow) -> dict[str, Any]:
-    """A row that is not in the catalog, with the columns that it can have without."""
-    names = (
-        "object_id", "kind", "survey", "ra", "dec", "redshift", "spectral_class", "model", "chi2", "score", "p_value",
-        "cluster", "cluster_probability", "snr", "parts", "windows",
-    )  # fmt: skip
-    plain: dict[str, Any] = finite_json({name: getattr(row, name) for name in names})
-    return plain | {"flags": ",".join(sorted(row.flags | row.reader_flags))}
 
 
 def _drawn(row: ScoredRow) -> str | None:
