@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from peculiar import __version__
-from service.api import examining, exporting, problems, routes
+from service.api import digests, examining, exporting, problems, routes, searches
 from service.api.access import AccessLog
 from service.api.guard import RateLimit
 from service.api.limits import BodyLimit
@@ -19,7 +19,9 @@ from service.settings import Settings
 
 MAX_BODY = 2_000_000
 """Bytes in the body of a request that brings no file."""
-ROUTERS = (*routes.ROUTERS, exporting.router, examining.router)
+ROUTERS = (
+    *routes.ROUTERS, exporting.router, examining.router, searches.reading, searches.labelling, digests.router,
+)  # fmt: skip
 
 
 def make_api(

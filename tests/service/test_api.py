@@ -386,5 +386,6 @@ def test_the_description_is_complete(client: TestClient) -> None:
         "/outliers", "/objects/{object_id}", "/objects/{object_id}/neighbours", "/objects/{object_id}/labels",
         "/clusters", "/models", "/models/{model}/promote", "/runs", "/runs/{run_id}", "/batches", "/health",
         "/ready", "/metrics", "/objects/{object_id}/picture.png", "/outliers/export", "/neighbours",
+        "/searches", "/searches/{name}", "/searches/{name}/outliers", "/digest", "/digest.atom",
     }  # fmt: skip
     assert described["components"]["schemas"]["Row"]["examples"]
