@@ -14,6 +14,7 @@ from service.api.access import AccessLog
 from service.api.guard import RateLimit
 from service.api.limits import BodyLimit
 from service.catalog.engine import open_catalog
+from service.catalog.nearest import LatentCache
 from service.queue import make_app
 from service.settings import Settings
 
@@ -57,6 +58,7 @@ def make_api(
     # A queue in memory has no worker in this process, so nothing may be put on it.
     api.state.queue = None if settings.broker_url.startswith("memory://") else make_app(settings)
     api.state.examine = examine
+    api.state.latents = LatentCache(engine)
     for router in ROUTERS:
         api.include_router(router)
     problems.install(api)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import Annotated
 
-import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import State
 
 from service.api.guard import allow
 from service.api.problems import ProblemError, document
@@ -70,14 +70,14 @@ async def neighbours_of_a_file(
         # The last component only: a name must not pass for the path of a file on this machine.
         named = PurePath(name.replace("\x00", "")).name or "upload.fits"
         return await run_in_threadpool(
-            _examined, request.app.state.engine, examine, content, named, model, kind, k, picture
+            _examined, request.app.state, examine, content, named, model, kind, k, picture
         )
     finally:
         _waiting.release()
 
 
 def _examined(
-    engine: sa.Engine,
+    state: State,
     examine: Examine,
     content: bytes,
     name: str,
@@ -86,7 +86,7 @@ def _examined(
     k: int,
     picture: bool,
 ) -> Examined:
-    models = {entry["kind"]: entry["id"] for entry in ranked_models(engine, kind, model)}
+    models = {entry["kind"]: entry["id"] for entry in ranked_models(state.engine, kind, model)}
     row = examine(content, name, models)
     if isinstance(row, RejectedRow):
         raise ProblemError(422, row.reason + (f" ({row.detail})" if row.detail else ""))
@@ -94,7 +94,7 @@ def _examined(
         described(row)
         | {
             "picture": _drawn(row) if picture else None,
-            "neighbours": neighbours_of(engine, row.model, row.latent, k),
+            "neighbours": neighbours_of(state.engine, row.model, row.latent, k, state.latents),
         }
     )
 

@@ -72,7 +72,7 @@ def neighbours(
     survey: Survey = None,
 ) -> list[schemas.Neighbour]:
     """The objects nearest to this one in the latent space of a model, the nearest first."""
-    found = queries.neighbours(_engine(request), object_id, k, model, kind, survey)
+    found = queries.neighbours(_engine(request), object_id, k, model, kind, survey, request.app.state.latents)
     return [schemas.Neighbour.model_validate(row) for row in found]
 
 
