@@ -103,7 +103,7 @@ def test_a_cache_learns_what_was_written(
     first()
     assert first() == "0266-51602-0099"
     reads = []
-    monkeypatch.setattr(module, "_read", lambda *args: reads.append(args))
+    monkeypatch.setattr(module, "read_latents", lambda *args: reads.append(args))
     clock.time = 130
     assert first() == "0266-51602-0099" and reads == [], "nothing was written since"
 
