@@ -23,8 +23,8 @@ TABLE = sa.table("latent_vectors", sa.column("observation_id"), sa.column("model
 EFFORT = 200
 """Of a search, pgvector's hnsw.ef_search: how many candidates it follows."""
 ROWS_AT_ONCE = 20_000
-MEMORY = "512MB"
-"""For making an index, which is slow where it does not fit."""
+MEMORY = "1GB"
+"""For making an index, at most; one that does not fit, of more than a million latents, is made several times slower."""
 
 
 def prepare(engine: sa.Engine) -> str | None:
@@ -130,6 +130,8 @@ def _index(engine: sa.Engine, model_id: str, n_dimensions: int) -> None:
         if connection.scalar(sa.text("SELECT to_regclass(:name)"), {"name": name}) is not None:
             return
         connection.execute(sa.text(f"SET LOCAL maintenance_work_mem = '{MEMORY}'"))
+        # Several processes would share that memory through /dev/shm, of which a container has 64 MB.
+        connection.execute(sa.text("SET LOCAL max_parallel_maintenance_workers = 0"))
         connection.exec_driver_sql(
             f"CREATE INDEX IF NOT EXISTS {name} ON latent_vectors USING hnsw "
             f"((latent::vector({n_dimensions})) vector_l2_ops) WHERE model_id = {quoted}"

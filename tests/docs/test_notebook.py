@@ -28,7 +28,9 @@ def test_it_runs(notebook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     nbclient = pytest.importorskip("nbclient")
     command = tmp_path / "bin" / "peculiar"
     command.parent.mkdir()
-    command.write_text(f"#!{sys.executable} -P\nfrom service.cli import main\n\nmain()\n")
+    command.write_text(
+        f"#!{sys.executable} -P\nfrom service.cli import main\n\nif __name__ == '__main__':\n    main()\n"
+    )
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
@@ -36,4 +38,4 @@ def test_it_runs(notebook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     nbclient.NotebookClient(notebook, timeout=500, resources={"metadata": {"path": tmp_path}}).execute()
     text = "\n".join(str(cell.get("outputs")) for cell in notebook.cells)
-    assert "read 30, scored 30, rejected 0" in text and "image/png" in text and "discoveries among 30" in text
+    assert "read 40, scored 40, rejected 0" in text and "image/png" in text and "discoveries among 40" in text

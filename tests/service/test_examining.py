@@ -41,7 +41,7 @@ def client(
     def examine(content: bytes, name: str, models: dict[str, str]) -> Any:
         kind = content.decode("latin1")
         if kind not in models:
-            return RejectedRow(name, "not a FITS file: convert it to FITS", kind)
+            return RejectedRow(name, "not a FITS file: convert it to FITS", kind[:20])
         return make_row(
             5, kind=kind, model=models[kind], object_id=name, flags={"b"}, reader_flags={"a"}, explanation=packed,
             latent=np.array([5.4, 10.8], np.float32), parts={"rarity": 1.0, "rarity_p": float("nan")},
@@ -77,6 +77,7 @@ BAD_FILES = [
     ("?k=0", b"spectrum", 422, "query.k"),
     ("?k=1000", b"spectrum", 422, "query.k"),
     ("?kind=galaxy", b"spectrum", 422, "query.kind"),
+    ("", b"x" * 3_000_000, 422, "not a FITS file"),  # larger than other bodies may be
     ("", b"x" * (MAX_UPLOAD + 1), 413, "at most 20000000 bytes"),
 ]
 
