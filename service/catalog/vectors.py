@@ -20,7 +20,7 @@ from service.catalog.engine import writing
 from service.catalog.schema import embeddings
 
 TABLE = sa.table("latent_vectors", sa.column("observation_id"), sa.column("model_id"), sa.column("latent"))
-EFFORT = 200
+EFFORT = 100
 """Of a search, pgvector's hnsw.ef_search: how many candidates it follows."""
 ROWS_AT_ONCE = 20_000
 MEMORY = "1GB"

@@ -28,9 +28,9 @@ def test_it_runs(notebook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     nbclient = pytest.importorskip("nbclient")
     command = tmp_path / "bin" / "peculiar"
     command.parent.mkdir()
-    command.write_text(
-        f"#!{sys.executable} -P\nfrom service.cli import main\n\nif __name__ == '__main__':\n    main()\n"
-    )
+    # The guard is what every installed command has: processes that it spawns import it.
+    start = "if __name__ == '__main__':\n    main()\n"
+    command.write_text(f"#!{sys.executable} -P\nfrom service.cli import main\n\n{start}")
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
