@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from service.catalog import healpix, schema
+from service.catalog import healpix, schema, vectors
 from service.catalog.engine import open_catalog, writing
+from service.catalog.nearest import LatentCache, Latents, read_latents
 from service.catalog.queries import neighbours
 from service.catalog.ranking import Filters, outliers
 from service.catalog.registry import register_model
@@ -225,7 +226,10 @@ def read(engine: sa.Engine, calls: int) -> None:
         ),
         "a page 50,000 rows down": lambda: outliers(engine, Filters(model=MODEL), 100, deep),
     }
-    few: dict[str, Callable[[], Any]] = {"10 nearest latents": lambda: neighbours(engine, "o5", 10)}
+    few: dict[str, Callable[[], Any]] = {
+        "10 neighbours, uncached": lambda: neighbours(engine, "o5", 10),
+    }
+    questions |= nearest_latents(engine)
     for name, ask in (questions | few).items():
         ask()
         times = []
@@ -235,6 +239,34 @@ def read(engine: sa.Engine, calls: int) -> None:
             times.append(1e3 * (time.perf_counter() - start))
         p50, p99 = np.percentile(times, [50, 99])
         print(f"  {name:26s} p50 {p50:8.1f}   p99 {p99:8.1f}", flush=True)
+
+
+def nearest_latents(engine: sa.Engine) -> dict[str, Callable[[], Any]]:
+    """Neighbours as a service finds them, and the search for latents alone; prints the recall of pgvector's index."""
+    rng = np.random.default_rng(4)
+    connection = engine.connect()
+    with engine.connect() as other:
+        latents = Latents.of(*map(np.concatenate, zip(*read_latents(other, MODEL), strict=True)))
+    start = time.perf_counter()
+    vectors.prepare(engine)
+    cache = LatentCache(engine)
+
+    def latent() -> np.ndarray:
+        return rng.standard_normal(N_LATENT, np.float32)
+
+    if vectors.exist(connection):
+        print(f"  pgvector's index made in {time.perf_counter() - start:.0f} s")
+        found = []
+        for _ in range(100):
+            asked = latent()
+            near = vectors.nearest(MODEL, connection, asked, 10)
+            found.append(len(near.keys() & latents.nearest(asked, 10).keys()) / 10)
+        print(f"  its recall of the 10 nearest: {np.mean(found):.4f}")
+    return {
+        "26 nearest, from memory": lambda: latents.nearest(latent(), 26),
+        "26 nearest, as configured": lambda: cache.nearest(connection, MODEL, latent(), 26),
+        "10 neighbours": lambda: neighbours(engine, f"o{rng.integers(1, 10_000)}", 10, cache=cache),
+    }
 
 
 if __name__ == "__main__":

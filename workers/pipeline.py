@@ -164,10 +164,10 @@ def _score_or_halve(samples: list[Sample], scorer: Scorer, night: date, rows: Ro
             logger.exception("the scorer %s failed on %s", scorer.id, samples[0].path, extra=ids)
         rows.reject(samples[0], reason, str(error) or repr(error), scorer.id)
         return
-    rows.scored += _rows(samples, scores, scorer.id, night)
+    rows.scored += rows_of(samples, scores, scorer.id, night)
 
 
-def _rows(samples: list[Sample], scores: Scores, model: str, night: date) -> Iterator[ScoredRow]:
+def rows_of(samples: list[Sample], scores: Scores, model: str, night: date) -> Iterator[ScoredRow]:
     """Rows from scores, whose arrays become Python's numbers all at once."""
     latent, latent_var, responsibilities = (
         np.asarray(values, np.float32)

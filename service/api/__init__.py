@@ -9,21 +9,28 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from peculiar import __version__
-from service.api import problems, routes
+from service.api import digests, examining, exporting, problems, routes, searches
 from service.api.access import AccessLog
 from service.api.guard import RateLimit
 from service.api.limits import BodyLimit
 from service.catalog.engine import open_catalog
+from service.catalog.nearest import LatentCache
 from service.queue import make_app
 from service.settings import Settings
 
 MAX_BODY = 2_000_000
-"""Bytes in the body of a request."""
+"""Bytes in the body of a request that brings no file."""
+ROUTERS = (
+    *routes.ROUTERS, exporting.router, examining.router, searches.reading, searches.labelling, digests.router,
+)  # fmt: skip
 
 
-def make_api(settings: Settings, keys_required: bool = True) -> FastAPI:
+def make_api(
+    settings: Settings, keys_required: bool = True, examine: examining.Examine | None = None
+) -> FastAPI:
     """The application for these settings; without ``keys_required`` whoever reaches it may do everything.
 
+    ``examine`` reads and scores an uploaded file; without it, uploads are answered that nobody can.
     Raises CatalogError where there is no catalog with the schema that this program needs.
     """
     engine = open_catalog(settings.database_url)
@@ -50,10 +57,12 @@ def make_api(settings: Settings, keys_required: bool = True) -> FastAPI:
     api.state.rate_limit = RateLimit(settings.rate_limit)
     # A queue in memory has no worker in this process, so nothing may be put on it.
     api.state.queue = None if settings.broker_url.startswith("memory://") else make_app(settings)
-    for router in routes.ROUTERS:
+    api.state.examine = examine
+    api.state.latents = LatentCache(engine)
+    for router in ROUTERS:
         api.include_router(router)
     problems.install(api)
-    api.add_middleware(BodyLimit, limit=MAX_BODY)
+    api.add_middleware(BodyLimit, limit=MAX_BODY, by_path={examining.PATH: examining.MAX_UPLOAD})
     api.add_middleware(AccessLog)
     _document_problems(api)
     return api

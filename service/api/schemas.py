@@ -80,6 +80,32 @@ class Neighbour(Row):
     distance: float = Field(description="Euclidean, between posterior means")
 
 
+class Examined(BaseModel):
+    """A file that was sent, as a model sees it; it is not in the catalog."""
+
+    object_id: str = Field(description="by its header, or by its name")
+    kind: Kind
+    survey: str
+    ra: float | None = Field(description="degrees, ICRS")
+    dec: float | None = Field(description="degrees, ICRS")
+    redshift: float | None
+    spectral_class: str
+    model: str = Field(description="name@version")
+    chi2: float = Field(description="reconstruction χ² per degree of freedom")
+    score: float = Field(description="larger is more anomalous")
+    p_value: float = Field(description="in (0, 1], uniform for objects like the training set")
+    cluster: int
+    cluster_probability: float
+    snr: float
+    flags: str = Field(description="remarks, comma-joined")
+    parts: dict[str, float | None] = Field(description="score components by name")
+    windows: list[dict[str, Any]] = Field(description="what departs most from the reconstruction")
+    picture: str | None = Field(description="where asked for, a PNG image as a data: URL")
+    neighbours: list[Neighbour] = Field(
+        description="the nearest in the latent space; the file itself, where the catalog has it, at distance 0"
+    )
+
+
 class Outliers(BaseModel):
     """One page, the highest scores first."""
 
@@ -87,8 +113,8 @@ class Outliers(BaseModel):
     next: str | None = Field(description="pass it as `page` for the page after this one; null on the last")
 
 
-class OutlierQuery(BaseModel):
-    """Which rows are wanted."""
+class Search(BaseModel):
+    """Which rows are wanted: what is given has to hold, all of it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -97,6 +123,8 @@ class OutlierQuery(BaseModel):
         None, description="id or name; else the newest of each kind", examples=["sdss"]
     )
     night: date | None = Field(None, examples=["2026-03-01"])
+    since: date | None = Field(None, description="this night or a later one")
+    until: date | None = Field(None, description="this night or an earlier one")
     cluster: int | None = Field(
         None, ge=0, lt=2**31, description="needs kind or model where there are several"
     )
@@ -105,9 +133,36 @@ class OutlierQuery(BaseModel):
     flagged: bool = Field(
         False, description="with q: also discoveries of runs that look like an instrument problem"
     )
+    part: Annotated[str, StringConstraints(pattern=r"^\w{1,50}$")] | None = Field(
+        None, description="a part of the score, with part_p", examples=["window"]
+    )
+    part_p: Finite | None = Field(None, gt=0, le=1, description="that part's own p-value is at most this")
+    lens_fraction: Finite | None = Field(
+        None, ge=0, le=1, description="expected share of lenses at least this"
+    )
+    snr_min: Finite | None = Field(None, description="signal-to-noise ratio at least this")
+    snr_max: Finite | None = None
+    redshift_min: Finite | None = None
+    redshift_max: Finite | None = None
+    spectral_class: Text | None = Field(None, description="GALAXY, QSO or STAR", examples=["QSO"])
+    label: Text | None = Field(None, description="what somebody's newest label says", examples=["lens"])
+    labelled: bool | None = Field(None, description="whether anybody has labelled it")
+    flag: Text | None = Field(None, description="a flag that the row carries", examples=["outside-domain"])
+    no_flag: Text | None = Field(None, description="a flag that it does not carry")
+    search: Text | None = Field(None, description="text within the object's identity, in upper or lower case")
     ra: Finite | None = Field(None, ge=0, le=360, description="centre of a cone, degrees, ICRS")
     dec: Finite | None = Field(None, ge=-90, le=90, description="centre of a cone, degrees, ICRS")
     radius: Finite | None = Field(None, ge=0, le=180, description="of the cone, degrees")
+    polygon: Annotated[str, StringConstraints(max_length=5000)] | None = Field(
+        None,
+        description="vertices of a convex polygon as ra,dec,ra,dec,… in degrees, ICRS; its edges are great circles",
+        examples=["149,1,151,1,151,3,149,3"],
+    )
+
+
+class OutlierQuery(Search):
+    """A page of what is wanted."""
+
     limit: int = Field(50, ge=1, le=MAX_PAGE)
     page: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
         None, description="`next` of the page before"

@@ -17,8 +17,9 @@ import sqlalchemy as sa
 
 from service.catalog.columns import FAILURE, ROW, Column, part_columns
 from service.catalog.engine import CatalogError
-from service.catalog.lens import lens_fractions
-from service.catalog.ranking import finish_rows, flat, select_rows
+from service.catalog.filters import Filters
+from service.catalog.lens import LensFraction, lens_fractions
+from service.catalog.ranking import chosen_models, finish_rows, flat, select_rows
 from service.catalog.registry import find_models, list_models
 from service.catalog.schema import failures, scores
 from service.catalog.statements import json_keys
@@ -46,22 +47,63 @@ def export_rows(engine: sa.Engine, out: Path, model: str | None = None) -> int:
     models = find_models(engine, model) if model is not None else list_models(engine)
     ids = [entry["id"] for entry in models]
     with engine.connect() as connection:
-        key = json_keys(connection, scores.c.parts)
-        names = connection.scalars(
-            sa.select(key.c.key)
-            .select_from(scores.join(key, sa.true()))
-            .where(scores.c.model_id.in_(ids))
-            .distinct()
-        )
-        columns = ROW + part_columns(sorted(names))
-        fractions = lens_fractions(connection, ids)
         wanted = select_rows().where(scores.c.model_id.in_(ids))
         wanted = wanted.order_by(scores.c.observation_id, scores.c.model_id)
-        result = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(wanted)
-        batches = (
-            [flat(row) for row in finish_rows(part, fractions)] for part in result.mappings().partitions()
-        )
-        return _write(out, columns, batches)
+        columns = _columns(connection, ids)
+        return _write(out, columns, _finished(connection, wanted, lens_fractions(connection, ids)))
+
+
+def export_outliers(engine: sa.Engine, out: Path, filters: Filters, limit: int | None = None) -> int:
+    """Write the rows that fit, those of one model after those of another, the highest scores of each first.
+
+    At most ``limit`` of each model; columns and errors as ``export_rows``, and CatalogError as ``ranking.outliers``.
+    """
+    check_ending(out)
+    with engine.connect() as connection:
+        ids = chosen_models(engine, connection, filters)
+        fractions = lens_fractions(connection, ids)
+        return _write(out, _columns(connection, ids), _ranked(connection, filters, ids, fractions, limit))
+
+
+def _ranked(
+    connection: sa.Connection,
+    filters: Filters,
+    ids: list[str],
+    fractions: dict[str, dict[int, LensFraction]],
+    limit: int | None,
+) -> Rows:
+    for model in ids:
+        wanted = select_rows().where(scores.c.model_id == model, *filters.conditions(fractions[model]))
+        wanted = wanted.order_by(scores.c.score.desc(), scores.c.observation_id)
+        if limit is not None and not filters.refines:
+            wanted = wanted.limit(limit)
+        left = limit
+        for rows in _finished(connection, wanted, fractions):
+            rows = [row for row in rows if filters.accept(row)][:left]
+            yield rows
+            if left is not None:
+                left -= len(rows)
+                if not left:
+                    break
+
+
+def _columns(connection: sa.Connection, ids: list[str]) -> tuple[Column, ...]:
+    """Those of every row, and the score parts of these models."""
+    key = json_keys(connection, scores.c.parts)
+    names = connection.scalars(
+        sa.select(key.c.key)
+        .select_from(scores.join(key, sa.true()))
+        .where(scores.c.model_id.in_(ids))
+        .distinct()
+    )
+    return ROW + part_columns(sorted(names))
+
+
+def _finished(
+    connection: sa.Connection, wanted: sa.Select[Any], fractions: dict[str, dict[int, LensFraction]]
+) -> Rows:
+    result = connection.execute(wanted, execution_options={"yield_per": ROWS_AT_ONCE})
+    return ([flat(row) for row in finish_rows(part, fractions)] for part in result.mappings().partitions())
 
 
 def export_failures(engine: sa.Engine, out: Path) -> int:

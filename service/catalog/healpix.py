@@ -100,9 +100,13 @@ def cone_ranges(cone: Cone) -> list[tuple[int, int]]:
     grid = HEALPix(2**order, order="nested")
     # The margin makes up for rounding where the cone's edge runs along a pixel's.
     radius = min(cone.radius + 0.05 * BASE_PIXEL_WIDTH / 2**order, 180.0)
-    pixels = np.sort(
-        grid.cone_search_lonlat(cone.ra % 360 * u.deg, cone.dec * u.deg, radius * u.deg).astype(np.int64)
-    )
+    pixels = grid.cone_search_lonlat(cone.ra % 360 * u.deg, cone.dec * u.deg, radius * u.deg)
+    return ranges_of(pixels, order)
+
+
+def ranges_of(pixels: np.ndarray, order: int) -> list[tuple[int, int]]:
+    """Half-open ranges of order-29 indices that the nested pixels of an order hold, sorted and disjoint."""
+    pixels = np.sort(pixels.astype(np.int64))
     starts = pixels[np.flatnonzero(np.diff(pixels, prepend=-2) > 1)]
     ends = pixels[np.flatnonzero(np.diff(pixels, append=np.iinfo(np.int64).max) > 1)] + 1
     shift = 2 * (ORDER - order)

@@ -48,7 +48,7 @@ def record_labels(engine: sa.Engine, said: Iterable[Label]) -> int:
     ``not_lens`` mean ``not-lens``.
     Raises UnknownObjectsError, and CatalogError for a label that is empty or too long.
     """
-    said = [Label(clean(one.object_id), _normalised(one.label), _author(one.by)) for one in said]
+    said = [Label(clean(one.object_id), normalised(one.label), _author(one.by)) for one in said]
     now = datetime.now(UTC)
     with writing(engine) as connection:
         ids: dict[str, list[int]] = {}
@@ -111,12 +111,13 @@ def _read_line(row: dict[str, str | None], where: str, by: str) -> Label:
     if not object_id or not label:
         raise CatalogError(f"{where}: an object_id and a label are needed")
     try:
-        return Label(object_id, _normalised(label), _author(row.get("by") or by))
+        return Label(object_id, normalised(label), _author(row.get("by") or by))
     except CatalogError as error:
         raise CatalogError(f"{where}: {error}") from error
 
 
-def _normalised(label: str) -> str:
+def normalised(label: str) -> str:
+    """A label as it is recorded: ``Not lens`` and ``not_lens`` are ``not-lens``. Raises CatalogError."""
     label = "-".join(clean(label).lower().replace("_", " ").split())
     if not label or len(label) > LONGEST:
         raise CatalogError(f"a label has 1 to {LONGEST} characters")

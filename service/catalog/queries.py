@@ -11,6 +11,7 @@ from service.catalog.drift import flagged
 from service.catalog.engine import CatalogError, NotFoundError
 from service.catalog.labels import newest_label
 from service.catalog.lens import LENS, lens_fractions
+from service.catalog.nearest import LatentCache, scan
 from service.catalog.ranking import finish_rows, select_rows
 from service.catalog.registry import ranked_models
 from service.catalog.runs import STATUSES, counts
@@ -29,8 +30,8 @@ from service.catalog.schema import (
 )  # fmt: skip
 from service.catalog.statements import chunks
 
-ROWS_AT_ONCE = 20_000
-"""Latents in memory at a time while neighbours are looked for."""
+MARGIN = 16
+"""So many more latents are looked up, since some may not be current."""
 
 
 class AmbiguousError(CatalogError):
@@ -130,6 +131,7 @@ def neighbours(
     model: str | None = None,
     kind: str | None = None,
     survey: str | None = None,
+    cache: LatentCache | None = None,
 ) -> list[dict[str, Any]]:
     """The ``k`` objects nearest in a model's latent space, the nearest first, as rows with a ``distance``.
 
@@ -143,39 +145,50 @@ def neighbours(
         if not chosen:
             raise NotFoundError(f"no model has scored {object_id!r} yet")
         model_id = chosen[0]["id"]
-        pool = (
-            sa.select(embeddings.c.observation_id, embeddings.c.latent)
+        mine = (
+            sa.select(embeddings.c.latent)
             .join(observations, observations.c.id == embeddings.c.observation_id)
-            .where(embeddings.c.model_id == model_id, observations.c.superseded.is_(False))
+            .where(embeddings.c.model_id == model_id, observations.c.object_id == found["id"])
+            .where(observations.c.superseded.is_(False))
         )
-        own = pool.where(observations.c.object_id == found["id"]).order_by(embeddings.c.observation_id.desc())
-        here = connection.execute(own.limit(1)).first()
+        here = connection.scalar(mine.order_by(embeddings.c.observation_id.desc()).limit(1))
         if here is None:
             raise NotFoundError(f"{model_id} has not scored {object_id!r}")
-        others = pool.where(observations.c.object_id != found["id"])
-        nearest = _nearest(connection, others, np.frombuffer(here.latent, dtype="<f4"), k)
+        return _near(connection, model_id, np.frombuffer(here, dtype="<f4"), k, found["id"], cache)
+
+
+def neighbours_of(
+    engine: sa.Engine, model_id: str, latent: np.ndarray, k: int, cache: LatentCache | None = None
+) -> list[dict[str, Any]]:
+    """The ``k`` observations nearest to a latent of a model, (L,), as ``neighbours`` gives them."""
+    with engine.connect() as connection:
+        return _near(connection, model_id, latent, k, None, cache)
+
+
+def _near(
+    connection: sa.Connection,
+    model_id: str,
+    latent: np.ndarray,
+    k: int,
+    leave_out: int | None,
+    cache: LatentCache | None,
+) -> list[dict[str, Any]]:
+    """Rows of the ``k`` nearest current observations of other objects than ``leave_out``."""
+    n = k + MARGIN
+    while True:
+        nearest = (cache.nearest if cache else scan)(connection, model_id, latent, n)
         wanted = select_rows().where(scores.c.model_id == model_id, scores.c.observation_id.in_(nearest))
+        if leave_out is not None:
+            wanted = wanted.where(objects.c.id != leave_out)
         raw = connection.execute(wanted).mappings().all()
-        rows = finish_rows(raw, lens_fractions(connection, [model_id]))
-        near = [
-            row | {"distance": nearest[source["observation_id"]]}
-            for row, source in zip(rows, raw, strict=True)
-        ]  # fmt: skip
-    return sorted(near, key=lambda row: (row["distance"], row["path"]))
-
-
-def _nearest(connection: sa.Connection, pool: sa.Select[Any], latent: np.ndarray, k: int) -> dict[int, float]:
-    """Distance by observation id of the ``k`` nearest of a pool of (observation_id, latent)."""
-    best_ids, best = np.empty(0, dtype=np.int64), np.empty(0)
-    result = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(pool)
-    for part in result.partitions():
-        ids = np.array([row.observation_id for row in part], dtype=np.int64)
-        latents = np.frombuffer(b"".join(row.latent for row in part), dtype="<f4").reshape(len(part), -1)
-        distance = np.sqrt(np.square(latents.astype(float) - latent).sum(axis=1))
-        best_ids, best = np.concatenate([best_ids, ids]), np.concatenate([best, distance])
-        keep = np.argsort(best, kind="stable")[:k]
-        best_ids, best = best_ids[keep], best[keep]
-    return dict(zip(best_ids.tolist(), best.tolist(), strict=True))
+        if len(raw) >= k or len(nearest) < n:
+            break
+        n *= 4  # many of them are of this object, or no longer current
+    rows = finish_rows(raw, lens_fractions(connection, [model_id]))
+    near = [
+        row | {"distance": nearest[source["observation_id"]]} for row, source in zip(rows, raw, strict=True)
+    ]
+    return sorted(near, key=lambda row: (row["distance"], row["path"]))[:k]
 
 
 def list_clusters(engine: sa.Engine, model: str | None = None) -> list[dict[str, Any]]:

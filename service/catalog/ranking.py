@@ -4,58 +4,25 @@ from __future__ import annotations
 
 import base64
 import binascii
+import heapq
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
 from service.catalog.columns import NAMES, part_name
 from service.catalog.engine import CatalogError
-from service.catalog.healpix import Cone, in_cone
+from service.catalog.filters import DUPLICATE, INSTRUMENT, Filters
 from service.catalog.lens import LensFraction, expected_lens_fractions, lens_fractions
 from service.catalog.registry import ranked_models
 from service.catalog.schema import drift, embeddings, objects, observations, scores
 
-INSTRUMENT = "instrument-problem"
-"""Flag of rows whose run is far from what the model learnt."""
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which rows are wanted; None leaves a question open."""
-
-    kind: str | None = None
-    model: str | None = None
-    """Id or name. Without one, the newest model of each kind that has scores."""
-    night: str | None = None
-    """YYYY-MM-DD"""
-    cluster: int | None = None
-    p: float | None = None
-    """p-value at most this"""
-    q: float | None = None
-    """q-value at most this: the expected share of false discoveries among the rows"""
-    cone: Cone | None = None
-    flagged: bool = False
-    """With ``q``: also discoveries of runs that look like an instrument problem, which are withheld otherwise."""
-
-    def conditions(self) -> list[sa.ColumnElement[bool]]:
-        wanted: list[sa.ColumnElement[bool]] = []
-        if self.night is not None:
-            wanted.append(observations.c.night == self.night)
-        if self.cluster is not None:
-            wanted.append(scores.c.cluster == self.cluster)
-        if self.p is not None:
-            wanted.append(scores.c.p_value <= self.p)
-        if self.q is not None:
-            wanted.append(scores.c.q_value <= self.q)
-            if not self.flagged:
-                wanted.append(sa.func.coalesce(drift.c.problem, "") == "")
-        if self.cone is not None:
-            wanted.append(in_cone(self.cone))
-        return wanted
+ROWS_AT_ONCE = 500
+"""Looked at where some of those that a database gives are turned away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,26 +37,50 @@ def outliers(engine: sa.Engine, filters: Filters, limit: int, token: str | None 
     """At most ``limit`` rows, the highest scores first.
 
     Without a kind or model, scores of several models are mixed, which are not on one scale.
-    Raises CatalogError for an unknown model, a token that is none, or a cluster number that could belong to
-    several models.
+    Raises CatalogError for an unknown model, a token that is none, or filters that cannot be (``filters.check``).
     """
     after = _read_token(token)
-    models = ranked_models(engine, filters.kind, filters.model)
-    if filters.cluster is not None and len(models) > 1:
-        raise CatalogError("cluster numbers belong to one model: say which kind or model is meant")
-    found: list[sa.RowMapping] = []
     with engine.connect() as connection:
+        models = chosen_models(engine, connection, filters)
+        fractions = lens_fractions(connection, models)
         # One query a model, because each walks the ranking's index by itself; there are as many as kinds.
-        for model in models:
-            wanted = select_rows().where(scores.c.model_id == model["id"], *filters.conditions())
-            if after is not None:
-                wanted = wanted.where(_follows(*after))
-            wanted = wanted.order_by(scores.c.score.desc(), scores.c.observation_id).limit(limit + 1)
-            found += connection.execute(wanted).mappings()
-        found.sort(key=_position)
-        page = found[:limit]
-        rows = finish_rows(page, lens_fractions(connection, [model["id"] for model in models]))
-    return Page(rows, _make_token(page[-1]) if page and len(found) > limit else None)
+        walks = [_walk(connection, filters, model, fractions, after, limit + 1) for model in models]
+        found = list(islice(heapq.merge(*walks, key=lambda pair: _position(pair[0])), limit + 1))
+    page = found[:limit]
+    more = _make_token(page[-1][0]) if page and len(found) > limit else None
+    return Page([row for _, row in page], more)
+
+
+def chosen_models(engine: sa.Engine, connection: sa.Connection, filters: Filters) -> list[str]:
+    """The ids of the models whose rows are asked for. Raises CatalogError where the filters do not go with them."""
+    models = [model["id"] for model in ranked_models(engine, filters.kind, filters.model)]
+    filters.check(connection, models)
+    return models
+
+
+def _walk(
+    connection: sa.Connection,
+    filters: Filters,
+    model: str,
+    fractions: dict[str, dict[int, LensFraction]],
+    after: tuple[float, int, str] | None,
+    n: int,
+) -> Iterator[tuple[sa.RowMapping, dict[str, Any]]]:
+    """The first ``n`` rows of one model that fit, each raw and as people see it, the highest scores first."""
+    while n:
+        size = max(n, ROWS_AT_ONCE) if filters.refines else n
+        wanted = select_rows().where(scores.c.model_id == model, *filters.conditions(fractions[model]))
+        if after is not None:
+            wanted = wanted.where(_follows(*after))
+        wanted = wanted.order_by(scores.c.score.desc(), scores.c.observation_id).limit(size)
+        raw = connection.execute(wanted).mappings().all()
+        for pair in zip(raw, finish_rows(raw, fractions), strict=True):
+            if n and filters.accept(pair[1]):
+                yield pair
+                n -= 1
+        if len(raw) < size:
+            return
+        after = raw[-1]["score"], raw[-1]["observation_id"], model
 
 
 def select_rows() -> sa.Select[Any]:
@@ -137,7 +128,7 @@ def finish_rows(
     for row, lens_fraction in zip(raw, expected_lens_fractions(raw, fractions), strict=True):
         flags = {flag for text in (row["flags"], row["reader_flags"]) for flag in text.split(",") if flag}
         if row["duplicate"]:
-            flags.add("duplicate")
+            flags.add(DUPLICATE)
         if row["problem"]:
             flags.add(INSTRUMENT)
         derived = {"lens_fraction": lens_fraction, "flags": ",".join(sorted(flags))}

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from service.catalog.statements import finite_json
+
 
 @dataclass(slots=True)
 class ScoredRow:
@@ -87,3 +89,13 @@ class ModelRow:
     """What the training set covered, JSON values."""
     reference: dict[str, object] | None = None
     """What drift is measured against, as ``service.catalog.drift.reference`` makes it."""
+
+
+def described(row: ScoredRow) -> dict[str, Any]:
+    """A row that is not in the catalog, with the columns that it can have without."""
+    names = (
+        "object_id", "kind", "survey", "ra", "dec", "redshift", "spectral_class", "model", "chi2", "score", "p_value",
+        "cluster", "cluster_probability", "snr", "parts", "windows",
+    )  # fmt: skip
+    plain: dict[str, Any] = finite_json({name: getattr(row, name) for name in names})
+    return plain | {"flags": ",".join(sorted(row.flags | row.reader_flags))}

@@ -267,3 +267,13 @@ api_keys = sa.Table(
     sa.Column("created_at", UTCDateTime, nullable=False),
     sa.Column("revoked_at", UTCDateTime, comment="null while it is good"),
 )
+
+searches = sa.Table(
+    "searches",
+    metadata,
+    sa.Column("id", BigId, primary_key=True),
+    sa.Column("name", CleanText, nullable=False, unique=True),
+    sa.Column("by", CleanText, nullable=False),
+    sa.Column("query", Json, nullable=False, comment="parameters of GET /outliers"),
+    sa.Column("created_at", UTCDateTime, nullable=False),
+)

@@ -19,6 +19,8 @@ COMMANDS = {
     "score": "Score files and write them to the catalog.",
     "outliers": "List the most anomalous objects.",
     "explain": "Draw one object with what makes it an outlier.",
+    "digest": "List what a night brought.",
+    "neighbours": "List the objects most like one, or like a file.",
     "clusters": "List the latent clusters with their lens fractions.",
     "label": "Record human labels.",
     "export": "Write the catalog as parquet, FITS, VOTable or CSV.",

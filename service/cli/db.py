@@ -16,12 +16,17 @@ def command() -> None:
 def upgrade() -> None:
     """Bring the catalog to this program's schema, or make one. Run it after installing a new version."""
     from service.catalog import engine as catalog
+    from service.catalog import vectors
 
     engine = catalog.make_engine(console.load_settings().database_url)
     before = catalog.revision(engine)
     if before is not None and before not in catalog.known_revisions():
         catalog.open_catalog(console.load_settings().database_url)  # says what is wrong
     catalog.upgrade(engine)
+    with catalog.reachable(engine):
+        remark = vectors.prepare(engine)
+    if remark:
+        console.note(remark)
     click.echo(f"{catalog.display_name(engine)}: schema {before or 'none'} → {catalog.head_revision()}")
 
 

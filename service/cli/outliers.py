@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import click
@@ -27,6 +29,26 @@ COLUMNS = ("object", "kind", "score", "p", "q", "S/N", "RA, Dec", "cluster", "le
     "--cone", nargs=3, type=float, metavar="RA DEC RADIUS", help="Only this circle; all in degrees, ICRS."
 )
 @click.option(
+    "--polygon", metavar="RA,DEC,…", help="Only this convex polygon: its vertices in degrees, ICRS."
+)
+@click.option("--night", callback=console.parse_night, metavar="YYYY-MM-DD", help="Only this night.")
+@click.option("--since", callback=console.parse_night, metavar="YYYY-MM-DD", help="This night or later.")
+@click.option("--cluster", type=click.IntRange(0, 2**31 - 1), help="Only this cluster of a model.")
+@click.option(
+    "--part",
+    type=(str, click.FloatRange(0, 1)),
+    metavar="NAME P",
+    help="Only where this part of the score has a p-value ≤ P of its own.",
+)
+@click.option("--lens-fraction", type=click.FloatRange(0, 1), help="Expected share of lenses at least this.")
+@click.option("--snr", type=float, help="Signal-to-noise ratio at least this.")
+@click.option("--redshift", nargs=2, type=float, metavar="LOW HIGH", help="Redshift within these.")
+@click.option("--class", "spectral_class", help="Spectral class: GALAXY, QSO, STAR.")
+@click.option("--label", help="Only what somebody's newest label calls so.")
+@click.option("--labelled/--unlabelled", default=None, help="Only what has labels, or has none.")
+@click.option("--no-flag", metavar="FLAG", help="Only rows without this flag, such as outside-domain.")
+@click.option("--search", metavar="TEXT", help="Only objects with this text in their identity.")
+@click.option(
     "--flagged", is_flag=True, help="With --fdr: also from runs that look like an instrument problem."
 )
 @console.as_json
@@ -36,22 +58,41 @@ def command(
     limit: int,
     fdr: float | None,
     cone: tuple[float, float, float] | None,
+    polygon: str | None,
+    night: date | None,
+    since: date | None,
+    snr: float | None,
+    redshift: tuple[float, float] | None,
     flagged: bool,
     as_json: bool,
+    **others: Any,
 ) -> None:
     """List the most anomalous objects, by kind, since scores of two models do not compare."""
     from service.catalog.engine import open_catalog
+    from service.catalog.filters import OPEN, Filters
     from service.catalog.healpix import Cone
-    from service.catalog.ranking import Filters, flat, outliers
+    from service.catalog.polygon import Polygon
+    from service.catalog.ranking import chosen_models, flat, outliers
     from service.catalog.registry import ranked_models
 
     engine = open_catalog(console.load_settings().database_url)
-    where = Cone(*cone) if cone else None
+    wanted = Filters(
+        kind=kind,
+        model=model,
+        q=fdr,
+        cone=Cone(*cone) if cone else None,
+        polygon=Polygon.parse(polygon) if polygon is not None else None,
+        night=night.isoformat() if night else None,
+        since=since.isoformat() if since else None,
+        snr=(snr, None),
+        redshift=redshift or OPEN,
+        flagged=flagged,
+        **others,
+    )
+    with engine.connect() as connection:
+        chosen_models(engine, connection, wanted)  # says what cannot be, of all models together
     models = ranked_models(engine, kind, model)
-    found = [
-        (entry, outliers(engine, Filters(model=entry["id"], q=fdr, cone=where, flagged=flagged), limit).rows)
-        for entry in models
-    ]
+    found = [(entry, outliers(engine, replace(wanted, model=entry["id"]), limit).rows) for entry in models]
     rows = [row for _, rows in found for row in rows]
     if as_json:
         console.write_json([flat(row) for row in rows])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from ipaddress import ip_address
+from typing import Any
 
 import click
 
@@ -24,10 +26,29 @@ def command(host: str, port: int) -> None:
     console.start_logging("info")
     settings = console.load_settings()
     keys_required = settings.api_keys == "always" or not _is_loopback(host)
-    api = make_api(settings, keys_required)
+    api = make_api(settings, keys_required, examine=_examiner(settings))
     who = "with keys" if keys_required else "without keys, to this host only"
     console.note(f"listening on http://{host}:{port} {who}, documentation at http://{host}:{port}/docs")
     uvicorn.run(api, host=host, port=port, log_level="warning", log_config=None, access_log=False)
+
+
+def _examiner(settings: Any) -> Any:
+    """What reads and scores uploaded files; torch and the models are loaded when the first one comes."""
+    from service.api.problems import ProblemError
+    from workers.examination import Examiner, ModelMissingError
+    from workers.tasks import load_bundle
+
+    examiner = Examiner(functools.partial(load_bundle, settings))
+
+    def examine(content: bytes, name: str, models: dict[str, str]) -> Any:
+        try:
+            return examiner(content, name, models)
+        except ModelMissingError as error:
+            raise ProblemError(
+                503, f"{error}; PECULIAR_MODEL_DIR has to hold its bundle here, too"
+            ) from error
+
+    return examine
 
 
 def _is_loopback(host: str) -> bool:

@@ -90,6 +90,13 @@ FILTERS = [
     ("p=0.1", 4),
     ("q=1", 14),
     ("ra=13&dec=-4.7&radius=0.001", 2),
+    ("polygon=12.5,-5,13.5,-5,13.5,-4,12.5,-4", 2),
+    ("search=HSC", 0),
+    ("search=51602-000&kind=spectrum&snr_min=12&snr_max=12&redshift_min=0.1&redshift_max=0.2", 10),
+    ("since=2026-03-01&until=2026-03-01&labelled=false&spectral_class=galaxy&no_flag=duplicate", 11),
+    ("label=lens", 1),
+    ("part=chi2_tail&part_p=0.5&p=0.1", 4),
+    ("lens_fraction=0.7", 4),
 ]
 
 
@@ -186,6 +193,20 @@ BAD_REQUESTS = [
     ("GET", "/outliers?cluster=1", 422, "which kind or model"),
     ("GET", "/outliers?cluster=99999999999999999999", 422, "query.cluster"),
     ("GET", "/outliers?colour=red", 422, "query.colour"),
+    ("GET", "/outliers?part=window", 422, "part and part_p go together"),
+    ("GET", "/outliers?part_p=0.1", 422, "part and part_p go together"),
+    ("GET", "/outliers?part=nope&part_p=0.1", 422, "there are chi2_tail"),
+    ("GET", "/outliers?part='--&part_p=0.1", 422, "query.part"),
+    ("GET", "/outliers?snr_min=2&snr_max=1", 422, "no snr lies between 2 and 1"),
+    ("GET", "/outliers?snr_min=inf", 422, "query.snr_min"),
+    ("GET", "/outliers?since=2026-03-02&until=2026-03-01", 422, "no night lies between"),
+    ("GET", "/outliers?polygon=1,2,3", 422, "no partner"),
+    ("GET", "/outliers?polygon=0,0,10,0,0,10,10,10", 422, "not convex"),
+    ("GET", "/outliers?labelled=perhaps", 422, "query.labelled"),
+    ("GET", "/outliers/export?format=docx", 422, "query.format"),
+    ("GET", "/outliers/export?colour=red", 422, "query.colour"),
+    ("GET", "/outliers/export?ra=1", 422, "a cone needs"),
+    ("GET", "/outliers/export?model=nope", 404, "no model is called 'nope'"),
     ("GET", "/runs/99", 404, "no run 99"),
     ("GET", "/runs/x", 422, "path.run_id"),
     ("GET", "/runs/99999999999999999999999", 422, "path.run_id"),
@@ -364,6 +385,7 @@ def test_the_description_is_complete(client: TestClient) -> None:
     assert set(described["paths"]) == {
         "/outliers", "/objects/{object_id}", "/objects/{object_id}/neighbours", "/objects/{object_id}/labels",
         "/clusters", "/models", "/models/{model}/promote", "/runs", "/runs/{run_id}", "/batches", "/health",
-        "/ready", "/metrics", "/objects/{object_id}/picture.png",
+        "/ready", "/metrics", "/objects/{object_id}/picture.png", "/outliers/export", "/neighbours",
+        "/searches", "/searches/{name}", "/searches/{name}/outliers", "/digest", "/digest.atom",
     }  # fmt: skip
     assert described["components"]["schemas"]["Row"]["examples"]

@@ -76,6 +76,37 @@ def test_outliers_filters(filled: sa.Engine, peculiar: Run) -> None:
     assert count("--fdr", "0.0001") == 0
 
 
+def test_outliers_with_many_filters(filled: sa.Engine, peculiar: Run) -> None:
+    def found(*arguments: str) -> list[str]:
+        rows = json.loads(peculiar("outliers", "--json", *arguments).stdout)
+        return [row["object_id"][-2:] for row in rows]
+
+    peculiar("label", "0266-51602-0010", "lens", "--by", "ann")
+    assert found("--label", "lens") == ["10"]
+    assert found("--labelled") == ["10"] and "10" not in found("--unlabelled")
+    assert found("--kind", "spectrum", "--cluster", "1", "--lens-fraction", "0.5") == ["10", "07", "04", "01"]
+    assert found("--search", "-0011", "--night", "2026-03-01", "--class", "galaxy", "--snr", "12") == ["11"]
+    assert found("--since", "2026-03-02") == []
+    assert found("--polygon", "12.5,-5,13.5,-5,13.5,-4,12.5,-4") == ["03"]
+    assert found("--redshift", "0.05", "0.1", "--part", "chi2_tail", "0.5", "--no-flag", "duplicate") == [
+        f"{i:02d}"
+        for i in range(11, -1, -1)
+        if i != 3  # whose bytes are the cutout's, too
+    ]
+
+
+def test_neighbours_of_an_object(filled: sa.Engine, peculiar: Run) -> None:
+    rows = json.loads(peculiar("neighbours", "0266-51602-0005", "-k", "2", "--json").stdout)["neighbours"]
+    assert {row["object_id"][-2:] for row in rows} == {"04", "06"} and rows[0]["distance"] > 0
+    assert "nearest to 0266-51602-0005" in peculiar("neighbours", "0266-51602-0005").stdout
+    assert "no object 'nope'" in peculiar("neighbours", "nope", code=1).output
+
+
+def test_neighbours_of_a_file_that_is_none(filled: sa.Engine, peculiar: Run, tmp_path: Path) -> None:
+    (tmp_path / "picture.gif").write_bytes(b"GIF89a")
+    assert "picture.gif: not a FITS file" in peculiar("neighbours", "picture.gif", code=1).output
+
+
 def test_a_kept_explanation_is_drawn(
     engine: sa.Engine, run: int, make_row: Callable[..., Any], packed: bytes, peculiar: Run
 ) -> None:
@@ -184,6 +215,11 @@ WRONG_USAGE = [
     (["outliers", "--fdr", "2"], 2, "fdr"),
     (["outliers", "--cone", "1", "2"], 2, "cone"),
     (["outliers", "--cone", "1", "91", "1"], 1, "between -90 and 90"),
+    (["outliers", "--cluster", "1"], 1, "which kind or model"),
+    (["outliers", "--part", "nope", "0.1"], 1, "there are chi2_tail"),
+    (["outliers", "--redshift", "2", "1"], 1, "no redshift lies between"),
+    (["outliers", "--polygon", "1,2"], 1, "3 to 100"),
+    (["outliers", "--night", "today"], 2, "not a date"),
     (["outliers", "--model", "nope"], 1, "no model is called 'nope'"),
     (["clusters", "--model", "nope"], 1, "no model is called 'nope'"),
     (["label"], 2, "OBJECT and a LABEL"),

@@ -70,7 +70,7 @@ def test_objects_that_are_not_there_or_several(
 def test_neighbours_are_the_nearest_in_order(
     engine: sa.Engine, run: int, make_row: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.catalog.queries.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("service.catalog.nearest.ROWS_AT_ONCE", 7)
     latents = np.random.default_rng(3).normal(size=(40, 5)).astype(np.float32)
     write_batch(engine, run, [make_row(i, latent=latents[i]) for i in range(40)], [])
     distance = np.linalg.norm(latents.astype(float) - latents[4], axis=1)

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from workers.readers import reasons
@@ -24,7 +24,17 @@ from workers.readers.reasons import Refused
 from workers.readers.sample import LOGLAM_STEP, Cutout, Rejection, Spectrum
 from workers.readers.sdss import find_coadd, read_sdss
 
-__all__ = ["LOGLAM_STEP", "Cutout", "Found", "Rejection", "Spectrum", "find_inputs", "read", "read_all"]
+__all__ = [
+    "LOGLAM_STEP",
+    "Cutout",
+    "Found",
+    "Rejection",
+    "Spectrum",
+    "find_inputs",
+    "read",
+    "read_all",
+    "read_content",
+]
 
 
 def read_all(paths: Iterable[str]) -> Iterator[Spectrum | Cutout | Rejection]:
@@ -46,7 +56,22 @@ def read(path: str | Path) -> Spectrum | Cutout | Rejection:
     return next(read_all([os.fspath(path)]))
 
 
+def read_content(name: str, content: bytes) -> Spectrum | Cutout | Rejection:
+    """Read a file that lies in memory; as ``read``. ``name`` stands for its path."""
+    return _interpret(name, lambda: content)
+
+
 def _read_file(path: str) -> Spectrum | Cutout | Rejection:
+    return _interpret(path, lambda: _bytes_of(path))
+
+
+def _bytes_of(path: str) -> bytes:
+    if is_pack(path):
+        count_members(path)  # says what is wrong with it
+    return read_bytes(path)
+
+
+def _interpret(path: str, content: Callable[[], bytes]) -> Spectrum | Cutout | Rejection:
     """Read one file.
 
     Returns a sample with native float32 arrays, or a Rejection for whatever is wrong with the file. Raises
@@ -54,9 +79,7 @@ def _read_file(path: str) -> Spectrum | Cutout | Rejection:
     """
     rejection = Rejection(path, reason="")
     try:
-        if is_pack(path):
-            count_members(path)  # says what is wrong with it
-        raw = read_bytes(rejection.path)
+        raw = content()
         rejection.sha256 = sha256_of(raw)
         # astropy remarks on everything that a header does against the standard, and survey files often do.
         with warnings.catch_warnings():
