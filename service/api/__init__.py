@@ -9,11 +9,12 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from peculiar import __version__
-from service.api import problems, routes
+from service.api import page, problems, routes
 from service.api.access import AccessLog
 from service.api.guard import RateLimit
 from service.api.limits import BodyLimit
 from service.catalog.engine import open_catalog
+from service.catalog.maps import Atlases
 from service.queue import make_app
 from service.settings import Settings
 
@@ -50,8 +51,11 @@ def make_api(settings: Settings, keys_required: bool = True) -> FastAPI:
     api.state.rate_limit = RateLimit(settings.rate_limit)
     # A queue in memory has no worker in this process, so nothing may be put on it.
     api.state.queue = None if settings.broker_url.startswith("memory://") else make_app(settings)
-    for router in routes.ROUTERS:
+    api.state.atlases = Atlases(engine)
+    # The page's come first: `/objects/{object_id}` takes whatever begins like this and is not named before it.
+    for router in (*page.ROUTERS, *routes.ROUTERS):
         api.include_router(router)
+    page.mount(api)
     problems.install(api)
     api.add_middleware(BodyLimit, limit=MAX_BODY)
     api.add_middleware(AccessLog)

@@ -55,13 +55,12 @@ def _engine(request: Request) -> sa.Engine:
     return engine
 
 
-@reading.get("/outliers", responses=document(404), tags=["objects"])
-def outliers(request: Request, query: Annotated[schemas.OutlierQuery, Query()]) -> schemas.Outliers:
-    """The most anomalous observations, page by page."""
+def filters_of(query: schemas.OutlierQuery) -> ranking.Filters:
+    """What is asked of the catalog. Raises ProblemError (422) for half a cone."""
     centre = (query.ra, query.dec, query.radius)
     if None in centre and centre != (None, None, None):
         raise ProblemError(422, "a cone needs ra, dec and radius")
-    filters = ranking.Filters(
+    return ranking.Filters(
         kind=query.kind,
         model=query.model,
         night=None if query.night is None else str(query.night),
@@ -71,6 +70,12 @@ def outliers(request: Request, query: Annotated[schemas.OutlierQuery, Query()]) 
         flagged=query.flagged,
         cone=None if query.ra is None else Cone(query.ra, query.dec or 0.0, query.radius or 0.0),
     )
+
+
+@reading.get("/outliers", responses=document(404), tags=["objects"])
+def outliers(request: Request, query: Annotated[schemas.OutlierQuery, Query()]) -> schemas.Outliers:
+    """The most anomalous observations, page by page."""
+    filters = filters_of(query)
     page = ranking.outliers(_engine(request), filters, query.limit, query.page)
     return schemas.Outliers.model_validate({"items": page.rows, "next": page.next})
 

@@ -6,10 +6,11 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 
 from service.catalog.columns import NAMES, part_name
@@ -21,6 +22,10 @@ from service.catalog.schema import drift, embeddings, objects, observations, sco
 
 INSTRUMENT = "instrument-problem"
 """Flag of rows whose run is far from what the model learnt."""
+
+
+FIRST_PIECE, LARGEST_PIECE = 500, 20_000
+"""Observations named in one query; SQLite takes 32,766 values in a statement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,8 @@ class Filters:
     q: float | None = None
     """q-value at most this: the expected share of false discoveries among the rows"""
     cone: Cone | None = None
+    among: Sequence[int] | None = None
+    """Observation ids, at most some ten thousand."""
     flagged: bool = False
     """With ``q``: also discoveries of runs that look like an instrument problem, which are withheld otherwise."""
 
@@ -55,6 +62,8 @@ class Filters:
                 wanted.append(sa.func.coalesce(drift.c.problem, "") == "")
         if self.cone is not None:
             wanted.append(in_cone(self.cone))
+        if self.among is not None:
+            wanted.append(scores.c.observation_id.in_(self.among))
         return wanted
 
 
@@ -90,6 +99,41 @@ def outliers(engine: sa.Engine, filters: Filters, limit: int, token: str | None 
         page = found[:limit]
         rows = finish_rows(page, lens_fractions(connection, [model["id"] for model in models]))
     return Page(rows, _make_token(page[-1]) if page and len(found) > limit else None)
+
+
+def outliers_among(
+    engine: sa.Engine,
+    filters: Filters,
+    ids: np.ndarray,
+    score: np.ndarray,
+    limit: int,
+    token: str | None = None,
+) -> Page:
+    """As ``outliers``, of any number of observations with these ids (n,) and scores (n,), the highest scores first.
+
+    The filters name the model, by its id. Observations are looked at in growing pieces until the page is full.
+    """
+    after = _read_token(token)
+    if after is not None:
+        follows = (score < after[0]) | ((score == after[0]) & (ids > after[1]))
+        ids, score = ids[follows], score[follows]
+    rows: list[dict[str, Any]] = []
+    start, size = 0, FIRST_PIECE
+    while start < len(ids):
+        piece = slice(start, start + size)
+        page = outliers(engine, replace(filters, among=ids[piece].tolist()), limit - len(rows), token)
+        rows += page.rows
+        if page.next is not None:
+            return Page(rows, page.next)
+        start, size = start + size, min(4 * size, LARGEST_PIECE)
+        if len(rows) == limit and start < len(ids):
+            last = {
+                "score": float(score[start - 1]),
+                "observation_id": int(ids[start - 1]),
+                "model": filters.model,
+            }
+            return Page(rows, _make_token(last))
+    return Page(rows, None)
 
 
 def select_rows() -> sa.Select[Any]:
@@ -168,7 +212,7 @@ def _follows(score: float, observation_id: int, model: str) -> sa.ColumnElement[
     return sa.and_(s.score <= score, sa.or_(s.score < score, later))
 
 
-def _make_token(row: sa.RowMapping) -> str:
+def _make_token(row: Mapping[str, Any] | sa.RowMapping) -> str:
     text = json.dumps([row["score"], row["observation_id"], row["model"]])
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
