@@ -34,8 +34,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # asked for again each time, and answered by 304 while it is the same
 }
-MAP_SIDE = 72
-"""Cells along each side of the latent map."""
+MAP_CELLS = (96, 60)
+"""Columns and rows of the latent map, which is as much wider than high on the page."""
 MAP_POINTS, MAP_SHARE = 100, 0.05
 """Objects that a map shows one by one: the most anomalous, at most so many and at most this share of all."""
 MAX_IDS = 200
@@ -76,7 +76,8 @@ class LatentMap(BaseModel):
     kind: schemas.Kind
     n: int = Field(description="observations on the map")
     bounds: tuple[float, float, float, float] = Field(description="left, bottom, right, top")
-    side: int = Field(description="cells along each side")
+    columns: int = Field(description="cells from left to right")
+    rows: int = Field(description="cells from bottom to top")
     explained: tuple[float, float] = Field(description="share of the latents' variance along each axis")
     cells: dict[str, list[Any]] = Field(
         description="of the occupied cells: column, row, count, mean and max score"
@@ -181,9 +182,10 @@ def latent_map(request: Request, model: Model = None, kind: Kind = None, night: 
         kind=chosen["kind"],
         n=int(of_night.sum()),
         bounds=atlas.bounds,
-        side=MAP_SIDE,
+        columns=MAP_CELLS[0],
+        rows=MAP_CELLS[1],
         explained=atlas.explained,
-        cells=atlas.cells(of_night, MAP_SIDE),
+        cells=atlas.cells(of_night, *MAP_CELLS),
         points=_points(request, chosen["id"], atlas, of_night),
     )
 

@@ -24,7 +24,8 @@ EDGE = 1.0
 MARGIN = 0.3
 """Of the range between these percentiles, left free on each side."""
 SKY_ORDER = 4
-"""HEALPix order of the pixels of the sky map: 3,072 of 3.7 degrees."""
+"""HEALPix order of the pixels of the sky map, 3.7 degrees wide."""
+SKY_PIXELS = 12 * 4**SKY_ORDER
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +57,18 @@ class Atlas:
     def in_box(self, box: tuple[float, float, float, float]) -> np.ndarray:
         """(n,) bool: inside of left, bottom, right, top; what is drawn at the edge counts as there."""
         left, bottom, right, top = box
-        x, y = self.place.T
+        x, y = self.place.T.astype(float)
         return (x >= left) & (x <= right) & (y >= bottom) & (y <= top)
 
-    def cells(self, chosen: np.ndarray, side: int) -> dict[str, list[Any]]:
-        """The occupied of ``side`` × ``side`` cells of the latent map: column, row, count, mean and max score."""
+    def cells(self, chosen: np.ndarray, columns: int, rows: int) -> dict[str, list[Any]]:
+        """The occupied cells of the latent map: column, row, count, mean and max score."""
         left, bottom, right, top = self.bounds
         share = (self.place[chosen] - (left, bottom)) / (right - left, top - bottom)
-        column, row = np.clip((share * side).astype(int), 0, side - 1).T
-        cell, count, mean, highest = _grouped(row * side + column, self.score[chosen])
+        column, row = np.clip((share * (columns, rows)).astype(int), 0, (columns - 1, rows - 1)).T
+        cell, count, mean, highest = _grouped(row * columns + column, self.score[chosen], columns * rows)
         return {
-            "column": (cell % side).tolist(),
-            "row": (cell // side).tolist(),
+            "column": (cell % columns).tolist(),
+            "row": (cell // columns).tolist(),
             "count": count.tolist(),
             "mean": mean.round(3).tolist(),
             "max": highest.round(3).tolist(),
@@ -76,8 +77,8 @@ class Atlas:
     def pixels(self, chosen: np.ndarray, fdr: float) -> dict[str, list[Any]]:
         """The occupied pixels of the sky: count, discoveries, max score, the centre and four corners in degrees."""
         chosen = chosen & (self.pixel >= 0)
-        pixel, count, _, highest = _grouped(self.pixel[chosen], self.score[chosen])
-        found = np.bincount(self.pixel[chosen & (self.q_value <= fdr)], minlength=12 * 4**SKY_ORDER)[pixel]
+        pixel, count, _, highest = _grouped(self.pixel[chosen], self.score[chosen], SKY_PIXELS)
+        found = np.bincount(self.pixel[chosen & (self.q_value <= fdr)], minlength=SKY_PIXELS)[pixel]
         ra, dec, corners = _outlines(pixel)
         return {
             "count": count.tolist(),
@@ -216,13 +217,17 @@ def nights(engine: sa.Engine, limit: int) -> Iterator[str]:
         yield from connection.scalars(wanted)
 
 
-def _grouped(key: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, ...]:
-    """The distinct keys with the count, mean score and highest score of each."""
-    found, where, count = np.unique(key, return_inverse=True, return_counts=True)
-    total = np.bincount(where, weights=score, minlength=len(found))
-    highest = np.full(len(found), -np.inf)
-    np.maximum.at(highest, where, score)
-    return found, count, total / np.maximum(count, 1), highest
+def _grouped(key: np.ndarray, score: np.ndarray, n_keys: int) -> tuple[np.ndarray, ...]:
+    """The keys that occur, of 0 … n_keys − 1, with the count, mean score and highest score of each.
+
+    The highest scores come first, so that of all that are assigned from the end the highest stays.
+    """
+    count = np.bincount(key, minlength=n_keys)
+    found = np.flatnonzero(count)
+    total = np.bincount(key, weights=score, minlength=n_keys)
+    highest = np.zeros(n_keys)
+    highest[key[::-1]] = score[::-1]
+    return found, count[found], total[found] / count[found], highest[found]
 
 
 def _outlines(pixel: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,10 +2,10 @@
 
 import { getJson } from "./api.js";
 import { pageOf } from "./cards.js";
-import { byId, colour, count, fill, fixed, h, number, say } from "./dom.js";
+import { byId, count, fill, fixed, h, number, say } from "./dom.js";
 import { segments } from "./gallery.js";
 import { currentQuery, go } from "./place.js";
-import { ramp } from "./ramp.js";
+import { NIGHT, ramp } from "./ramp.js";
 
 const section = byId("map");
 const DOT = 3.5;
@@ -69,8 +69,8 @@ function frame() {
     width, height,
     x: (value) => ((value - left) / (right - left)) * width,
     y: (value) => height - ((value - bottom) / (top - bottom)) * height,
-    column: (px) => Math.max(0, Math.min(map.side - 1, Math.floor((px / width) * map.side))),
-    row: (py) => Math.max(0, Math.min(map.side - 1, Math.floor((1 - py / height) * map.side))),
+    column: (px) => Math.max(0, Math.min(map.columns - 1, Math.floor((px / width) * map.columns))),
+    row: (py) => Math.max(0, Math.min(map.rows - 1, Math.floor((1 - py / height) * map.rows))),
   };
 }
 
@@ -82,20 +82,20 @@ function draw() {
   canvas.height = height * scale;
   const context = canvas.getContext("2d");
   context.scale(scale, scale);
-  const { cells, side } = map;
+  const { cells } = map;
   const values = cells[by].map((value) => (by === "count" ? Math.log10(value) : value));
   const sorted = [...values].sort((a, b) => a - b);
   const low = sorted[0] ?? 0, high = Math.max(sorted[Math.floor(0.99 * (sorted.length - 1))] ?? 1, low + 1e-6);
   const most = Math.log1p(Math.max(...cells.count, 1));
-  const w = width / side, v = height / side;
+  const w = width / map.columns, v = height / map.rows;
   cells.column.forEach((column, i) => {
     context.fillStyle = ramp((values[i] - low) / (high - low));
     // faint where few are, so that the eye sees the density under the colour of the score
-    context.globalAlpha = by === "count" ? 1 : 0.35 + (0.65 * Math.log1p(cells.count[i])) / most;
+    context.globalAlpha = by === "count" ? 1 : 0.5 + (0.5 * Math.log1p(cells.count[i])) / most;
     context.fillRect(column * w, height - (cells.row[i] + 1) * v, w + 0.6, v + 0.6);
   });
   context.globalAlpha = 1;
-  context.strokeStyle = colour("text");
+  context.strokeStyle = NIGHT.ink;
   context.lineWidth = 1;
   for (const point of map.points) {
     context.beginPath();
@@ -103,7 +103,7 @@ function draw() {
     context.stroke();
   }
   if (box) {
-    context.strokeStyle = colour("accent");
+    context.strokeStyle = NIGHT.accent;
     context.lineWidth = 2;
     context.strokeRect(box.c0 * w, height - (box.r1 + 1) * v, (box.c1 - box.c0 + 1) * w, (box.r1 - box.r0 + 1) * v);
   }
@@ -159,13 +159,14 @@ function brush() {
     if (!map) return;
     if (move) {
       event.preventDefault();
-      const middle = Math.floor(map.side / 2);
-      const b = box ?? { c0: middle - 4, c1: middle + 3, r0: middle - 4, r1: middle + 3 };
-      const bounded = (value) => Math.max(0, Math.min(map.side - 1, value));
+      const c = map.columns / 2, r = map.rows / 2;
+      const b = box ?? { c0: c - 5, c1: c + 4, r0: r - 5, r1: r + 4 };
+      const column = (value) => Math.max(0, Math.min(map.columns - 1, value));
+      const row = (value) => Math.max(0, Math.min(map.rows - 1, value));
       const grows = event.shiftKey;
       setBox({
-        c0: grows ? b.c0 : bounded(b.c0 + 2 * move[0]), c1: Math.max(grows ? b.c0 : 0, bounded(b.c1 + 2 * move[0])),
-        r0: grows ? b.r0 : bounded(b.r0 + 2 * move[1]), r1: Math.max(grows ? b.r0 : 0, bounded(b.r1 + 2 * move[1])),
+        c0: grows ? b.c0 : column(b.c0 + 2 * move[0]), c1: Math.max(grows ? b.c0 : 0, column(b.c1 + 2 * move[0])),
+        r0: grows ? b.r0 : row(b.r0 + 2 * move[1]), r1: Math.max(grows ? b.r0 : 0, row(b.r1 + 2 * move[1])),
       });
     } else if (event.key === "Enter" && box) showBox();
   });
@@ -192,10 +193,10 @@ function setBox(wanted) {
 
 function showBox() {
   const [left, bottom, right, top] = map.bounds;
-  const x = (c) => left + (c / map.side) * (right - left), y = (r) => bottom + (r / map.side) * (top - bottom);
+  const x = (c) => left + (c / map.columns) * (right - left), y = (r) => bottom + (r / map.rows) * (top - bottom);
   const query = new URLSearchParams({
     night: currentQuery().get("night") ?? "all", kind: map.kind, model: map.model,
-    left: x(box.c0), bottom: y(box.r0), right: box.c1 + 1 === map.side ? right : x(box.c1 + 1), top: box.r1 + 1 === map.side ? top : y(box.r1 + 1),
+    left: x(box.c0), bottom: y(box.r0), right: box.c1 + 1 === map.columns ? right : x(box.c1 + 1), top: box.r1 + 1 === map.rows ? top : y(box.r1 + 1),
   });
   go(`#/?${query}`);
 }

@@ -262,7 +262,7 @@ export function drawSpectrum(canvas, explanation, axes = false) {
   context.fillText("rest wavelength / Å", (left + right) / 2, bottom + 30);
   context.textAlign = "right";
   for (const sigma of [-SHOWN_RESIDUAL, 0, SHOWN_RESIDUAL]) context.fillText(fixed(sigma, 0), left - 6, r(sigma) + 4);
-  for (const value of [low, (low + high) / 2, high]) context.fillText(number(value), left - 6, y(value) + 4);
+  for (const value of low < 0 && high > 0 ? [0, high / 2, high] : [(low + high) / 2, high]) context.fillText(number(value), left - 6, y(value) + 4);
   context.save();
   context.translate(11, (split) / 2);
   context.rotate(-Math.PI / 2);

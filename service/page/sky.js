@@ -1,10 +1,10 @@
 // The sky: where objects and discoveries lie, in HEALPix pixels on Mollweide's projection, east to the left.
 
 import { getJson } from "./api.js";
-import { byId, colour, count, fill, fixed, h, number, say } from "./dom.js";
+import { byId, count, fill, fixed, h, number, say } from "./dom.js";
 import { segments } from "./gallery.js";
 import { currentQuery, go } from "./place.js";
-import { ramp } from "./ramp.js";
+import { NIGHT, ramp } from "./ramp.js";
 
 const section = byId("sky");
 const REACH = 2.7; // degrees from a pixel's centre that hold all of it
@@ -96,7 +96,7 @@ function draw() {
   context.scale(scale, scale);
   context.beginPath();
   context.ellipse(width / 2, height / 2, 2 * unit, unit, 0, 0, 2 * Math.PI);
-  context.fillStyle = colour("panel");
+  context.fillStyle = NIGHT.ground;
   context.fill();
   context.save();
   context.clip();
@@ -118,19 +118,19 @@ function draw() {
       context.closePath();
       context.fill();
       if (i === chosen) {
-        context.strokeStyle = colour("accent");
+        context.strokeStyle = NIGHT.accent;
         context.lineWidth = 2;
         context.stroke();
       }
     }
   });
   context.restore();
-  context.strokeStyle = colour("line");
+  context.strokeStyle = NIGHT.line;
   context.lineWidth = 1;
   context.beginPath();
   context.ellipse(width / 2, height / 2, 2 * unit, unit, 0, 0, 2 * Math.PI);
   context.stroke();
-  context.fillStyle = colour("dim");
+  context.fillStyle = NIGHT.dim;
   context.font = "11px system-ui, sans-serif";
   context.textAlign = "center";
   for (let hour = 2; hour < 24; hour += 4) {
@@ -140,7 +140,7 @@ function draw() {
 }
 
 function grid(context, put) {
-  context.strokeStyle = colour("line");
+  context.strokeStyle = NIGHT.line;
   context.lineWidth = 1;
   for (let lon = -150; lon <= 150; lon += 30) {
     context.beginPath();

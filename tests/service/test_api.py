@@ -365,5 +365,7 @@ def test_the_description_is_complete(client: TestClient) -> None:
         "/outliers", "/objects/{object_id}", "/objects/{object_id}/neighbours", "/objects/{object_id}/labels",
         "/clusters", "/models", "/models/{model}/promote", "/runs", "/runs/{run_id}", "/batches", "/health",
         "/ready", "/metrics", "/objects/{object_id}/picture.png",
+        "/nights", "/labels", "/objects/{object_id}/explanation",
+        "/maps/latent", "/maps/latent/outliers", "/maps/sky",
     }  # fmt: skip
     assert described["components"]["schemas"]["Row"]["examples"]
