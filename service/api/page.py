@@ -20,7 +20,8 @@ from starlette.types import Message, Receive, Scope, Send
 from service.api import schemas
 from service.api.guard import allow
 from service.api.problems import document
-from service.api.routes import PICTURE_SECONDS, Kind, Model, ObjectId, Survey, filters_of
+from service.api.routes import PICTURE_SECONDS, Kind, Model, ObjectId, Survey
+from service.api.searching import filters_of
 from service.catalog import labels, maps, queries, ranking
 from service.catalog.engine import CatalogError, NotFoundError
 from service.catalog.registry import ranked_models
@@ -28,7 +29,7 @@ from service.catalog.registry import ranked_models
 FILES = FilePath(__file__).parents[1] / "page"
 HEADERS = {
     # Nothing comes from anywhere else, and no text from a file's header can become a script.
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

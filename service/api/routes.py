@@ -15,9 +15,9 @@ from service.api import schemas
 from service.api.guard import allow, limited
 from service.api.metrics import CONTENT_TYPE, exposition
 from service.api.problems import ProblemError, document
+from service.api.searching import filters_of
 from service.catalog import labels, queries, ranking, registry
 from service.catalog.engine import CatalogError, head_revision, revision
-from service.catalog.healpix import Cone
 from service.catalog.keys import ROLES
 from service.queue import live_workers
 from service.settings import Settings
@@ -55,28 +55,10 @@ def _engine(request: Request) -> sa.Engine:
     return engine
 
 
-def filters_of(query: schemas.OutlierQuery) -> ranking.Filters:
-    """What is asked of the catalog. Raises ProblemError (422) for half a cone."""
-    centre = (query.ra, query.dec, query.radius)
-    if None in centre and centre != (None, None, None):
-        raise ProblemError(422, "a cone needs ra, dec and radius")
-    return ranking.Filters(
-        kind=query.kind,
-        model=query.model,
-        night=None if query.night is None else str(query.night),
-        cluster=query.cluster,
-        p=query.p,
-        q=query.q,
-        flagged=query.flagged,
-        cone=None if query.ra is None else Cone(query.ra, query.dec or 0.0, query.radius or 0.0),
-    )
-
-
 @reading.get("/outliers", responses=document(404), tags=["objects"])
 def outliers(request: Request, query: Annotated[schemas.OutlierQuery, Query()]) -> schemas.Outliers:
     """The most anomalous observations, page by page."""
-    filters = filters_of(query)
-    page = ranking.outliers(_engine(request), filters, query.limit, query.page)
+    page = ranking.outliers(_engine(request), filters_of(query), query.limit, query.page)
     return schemas.Outliers.model_validate({"items": page.rows, "next": page.next})
 
 

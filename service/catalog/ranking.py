@@ -24,10 +24,6 @@ INSTRUMENT = "instrument-problem"
 """Flag of rows whose run is far from what the model learnt."""
 
 
-FIRST_PIECE, LARGEST_PIECE = 500, 20_000
-"""Observations named in one query; SQLite takes 32,766 values in a statement."""
-
-
 @dataclass(frozen=True, slots=True)
 class Filters:
     """Which rows are wanted; None leaves a question open."""
@@ -99,41 +95,6 @@ def outliers(engine: sa.Engine, filters: Filters, limit: int, token: str | None 
         page = found[:limit]
         rows = finish_rows(page, lens_fractions(connection, [model["id"] for model in models]))
     return Page(rows, _make_token(page[-1]) if page and len(found) > limit else None)
-
-
-def outliers_among(
-    engine: sa.Engine,
-    filters: Filters,
-    ids: np.ndarray,
-    score: np.ndarray,
-    limit: int,
-    token: str | None = None,
-) -> Page:
-    """As ``outliers``, of any number of observations with these ids (n,) and scores (n,), the highest scores first.
-
-    The filters name the model, by its id. Observations are looked at in growing pieces until the page is full.
-    """
-    after = _read_token(token)
-    if after is not None:
-        follows = (score < after[0]) | ((score == after[0]) & (ids > after[1]))
-        ids, score = ids[follows], score[follows]
-    rows: list[dict[str, Any]] = []
-    start, size = 0, FIRST_PIECE
-    while start < len(ids):
-        piece = slice(start, start + size)
-        page = outliers(engine, replace(filters, among=ids[piece].tolist()), limit - len(rows), token)
-        rows += page.rows
-        if page.next is not None:
-            return Page(rows, page.next)
-        start, size = start + size, min(4 * size, LARGEST_PIECE)
-        if len(rows) == limit and start < len(ids):
-            last = {
-                "score": float(score[start - 1]),
-                "observation_id": int(ids[start - 1]),
-                "model": filters.model,
-            }
-            return Page(rows, _make_token(last))
-    return Page(rows, None)
 
 
 def select_rows() -> sa.Select[Any]:
@@ -231,3 +192,42 @@ def _read_token(token: str | None) -> tuple[float, int, str] | None:
             "this page token is not one that was given out: start from the first page"
         ) from None
     return score, observation_id, model
+
+
+FIRST_PIECE, LARGEST_PIECE = 500, 20_000
+"""Observations named in one query; SQLite takes 32,766 values in a statement."""
+
+
+def outliers_among(
+    engine: sa.Engine,
+    filters: Filters,
+    ids: np.ndarray,
+    score: np.ndarray,
+    limit: int,
+    token: str | None = None,
+) -> Page:
+    """As ``outliers``, of any number of observations with these ids (n,) and scores (n,), the highest scores first.
+
+    The filters name the model, by its id. Observations are looked at in growing pieces until the page is full.
+    """
+    after = _read_token(token)
+    if after is not None:
+        follows = (score < after[0]) | ((score == after[0]) & (ids > after[1]))
+        ids, score = ids[follows], score[follows]
+    rows: list[dict[str, Any]] = []
+    start, size = 0, FIRST_PIECE
+    while start < len(ids):
+        piece = slice(start, start + size)
+        page = outliers(engine, replace(filters, among=ids[piece].tolist()), limit - len(rows), token)
+        rows += page.rows
+        if page.next is not None:
+            return Page(rows, page.next)
+        start, size = start + size, min(4 * size, LARGEST_PIECE)
+        if len(rows) == limit and start < len(ids):
+            last = {
+                "score": float(score[start - 1]),
+                "observation_id": int(ids[start - 1]),
+                "model": filters.model,
+            }
+            return Page(rows, _make_token(last))
+    return Page(rows, None)

@@ -78,6 +78,7 @@ export function features() {
       filters: parameters.filter((one) => !["limit", "page", "for"].includes(one.name)).map(plain),
       ranking: names.includes("for"),
       upload: Boolean(paths["/neighbours"]?.post),
+      uploadTakes: (paths["/neighbours"]?.post?.parameters ?? []).map((one) => one.name),
       formats: exporting ? plain(format ?? { schema: {} }).choices ?? ["csv", "vot", "fits", "parquet"] : [],
     };
   }, (error) => { described = null; throw error; });

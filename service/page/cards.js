@@ -127,6 +127,22 @@ export function card(row, { place, models, stretch, distance } = {}) {
   return item;
 }
 
+/** Each part with its p-value as a bar of −log₁₀ p: full where the calibration resolves no less. */
+export function partsOf(row, model) {
+  const named = Object.keys(row.parts).filter((name) => `${name}_p` in row.parts && row.parts[`${name}_p`] !== null);
+  named.sort((a, b) => row.parts[`${a}_p`] - row.parts[`${b}_p`]);
+  const others = Object.keys(row.parts).filter((name) => !named.includes(name) && !named.includes(name.replace(/_p$/, "")));
+  const deepest = Math.max(-Math.log10(model?.smallest_p ?? 1e-3), ...named.map((name) => -Math.log10(row.parts[`${name}_p`])), 1);
+  return h("table", { class: "parts" },
+    h("thead", { class: "unseen" }, h("tr", {}, h("th", { scope: "col" }, "Part"), h("th", { scope: "col" }, "Surprise"), h("th", { scope: "col" }, "p"))),
+    h("tbody", {}, named.map((name) => {
+      const p = row.parts[`${name}_p`];
+      const bar = h("span", { class: "bar-of" });
+      bar.style.width = `${Math.max(0.5, (100 * -Math.log10(p)) / deepest)}%`;
+      return h("tr", { title: `${name} = ${number(row.parts[name], 3)}` }, h("th", { scope: "row" }, name.replaceAll("_", " ")), h("td", { class: "bars" }, bar), h("td", { class: "value" }, number(p)));
+    }), others.map((name) => h("tr", {}, h("th", { scope: "row" }, name.replaceAll("_", " ")), h("td", {}), h("td", { class: "value" }, number(row.parts[name], 3))))));
+}
+
 let width = window.innerWidth;
 window.addEventListener("resize", () => {
   if (width === window.innerWidth) return; // a phone's address bar changes the height only

@@ -9,9 +9,8 @@ import { STRETCHES } from "./pictures.js";
 import { currentQuery, go } from "./place.js";
 
 const PAGE = 24;
-const ENOUGH_LABELS = 10;
 
-const state = { asked: null, rows: [], next: null, chosen: 0, loading: false, turn: 0, ranked: 0 };
+const state = { asked: null, rows: [], next: null, chosen: 0, loading: false, turn: 0, ranked: 0, needed: null };
 export let stretch = "asinh";
 let models = new Map(), nights = [];
 const parts = {};
@@ -23,7 +22,7 @@ export const knownModels = () => models;
 
 function build() {
   parts.night = h("select", { id: "night", "aria-label": "Night", onchange: () => change({ night: parts.night.value }) });
-  parts.kinds = segments("Kind", [["", "All"], ["spectrum", "Spectra"], ["cutout", "Cutouts"]], (kind) => change({ kind, model: null, cluster: null }));
+  parts.kinds = segments("Kind", [["", "All"], ["spectrum", "Spectra"], ["cutout", "Cutouts"]], (kind) => change({ kind, model: null, cluster: null, ...(kind ? {} : { ranking: null }) }));
   parts.stretches = segments("Stretch of cutouts", STRETCHES.map((name) => [name, name]), setStretch);
   parts.rankings = segments("Ranking", [["", "Raw ranking"], ["mine", "My ranking"]], setRanking);
   parts.rankings.hidden = true;
@@ -103,7 +102,9 @@ export async function show(query) {
   parts.kinds.press(query.get("kind"));
   parts.stretches.press(stretch);
   parts.stretches.hidden = query.get("kind") === "spectrum";
+  parts.exports.hidden = query.has("left"); // an export knows no region of the map
   parts.rankings.press(query.get("ranking"));
+  offeredRankings(query);
   fill(parts.chips, chips(query, change));
   filterForm(parts.filters, query, [...models.values()], change);
   await load();
@@ -143,6 +144,7 @@ async function more(first = false) {
     const before = state.rows.length;
     state.rows.push(...page.items);
     state.next = page.next;
+    state.needed = page.labels_needed ?? null;
     const cards = page.items.map((row, i) => card(row, { place: before + i + 1, models, stretch: () => stretch }));
     if (first) fill(parts.list, cards); else parts.list.append(...cards);
     if (first) {
@@ -179,7 +181,8 @@ function summarise() {
   const here = new Set(state.rows.map((row) => row.model));
   const limits = [...here].map((id) => models.get(id)).filter((model) => model?.smallest_p)
     .map((model) => `${number(model.smallest_p)} (${model.kind === "spectrum" ? "spectra" : "cutouts"})`);
-  fill(parts.summary, h("strong", {}, `${count(state.rows.length)}${state.next ? "+" : ""}`), " shown, the most anomalous first",
+  fill(parts.summary, h("strong", {}, `${count(state.rows.length)}${state.next ? "+" : ""}`), " shown, ", state.needed === 0 ? "by what your labels say" : "the most anomalous first",
+    state.needed ? `; ${state.needed} more ${state.needed === 1 ? "label" : "labels"} of yours change the ranking` : null,
     limits.length ? h("span", { class: "dim" }, ` · smallest p resolved ${limits.join(", ")}`) : null);
 }
 
@@ -245,10 +248,10 @@ export function nextStretch() {
 
 async function setRanking(ranking) {
   if (ranking === "mine" && !(await askWho())) return;
-  state.asked = null; // labels may have changed it
-  if (currentQuery().get("ranking") === (ranking || null)) show(currentQuery());
-  else change({ ranking });
-  if (ranking === "mine") say(`Your ranking; it departs from the raw one after about ${ENOUGH_LABELS} labels`);
+  if (currentQuery().get("ranking") === (ranking || null)) return;
+  // labels change the ranking of one model, so a mixed gallery becomes that of the chosen object's kind
+  const kind = currentQuery().get("kind") ?? (ranking === "mine" ? chosenRow()?.kind ?? "spectrum" : null);
+  change({ ranking, kind });
 }
 
 export function toggleRanking() {
@@ -272,15 +275,20 @@ async function search(event) {
   event.preventDefault();
   const text = parts.search.value.trim();
   const { filters } = await features();
-  const byText = filters.find((one) => ["text", "id", "search", "object_id", "contains", "name"].includes(one.name));
+  const byText = filters.find((one) => one.name === "search");
   if (byText) change({ [byText.name]: text, night: text ? "all" : null });
   else if (text) go(`#/object?${new URLSearchParams({ id: text })}`);
 }
 
+/** Personal rankings, where the service has them and no region of the map is chosen. */
+const offeredRankings = async (query) => {
+  const { ranking } = await features().catch(() => ({ ranking: false }));
+  parts.rankings.hidden = !ranking || query.has("left");
+};
+
 /** Show what only some services can do. */
-function offer({ ranking, formats }) {
-  parts.rankings.hidden = !ranking;
-  parts.rankings.title = `Ranked by your own labels, after about ${ENOUGH_LABELS} of them (t)`;
+function offer({ formats }) {
+  parts.rankings.title = "Ranked by what your own labels say (t)";
   if (formats.length) {
     const menu = h("details", {}, h("summary", {}, "Export"),
       h("ul", {}, formats.map((format) => h("li", {}, h("button", { type: "button", class: "quiet", "data-format": format, onclick: () => save(format, menu) }, format)))));

@@ -1,10 +1,11 @@
 // More like this: a FITS file that need not be in the catalog, scored, with the objects nearest to it.
 
 import { ask, features } from "./api.js";
-import { card, pageOf } from "./cards.js";
+import { card, pageOf, partsOf } from "./cards.js";
 import { byId, fill, h, number, say } from "./dom.js";
 import * as gallery from "./gallery.js";
 import { readLabels } from "./labels.js";
+import { inWords } from "./pictures.js";
 
 const section = byId("like");
 let result = null, built = false;
@@ -31,11 +32,18 @@ export async function show() {
 async function send(file) {
   fill(result, h("p", { class: "dim" }, `Reading and scoring ${file.name} …`));
   try {
-    const found = await (await ask("/neighbours", { method: "POST", body: file, type: "application/fits" })).json();
+    const { uploadTakes } = await features().catch(() => ({ uploadTakes: [] }));
+    const query = new URLSearchParams();
+    if (uploadTakes.includes("name")) query.set("name", file.name.slice(-255));
+    if (uploadTakes.includes("picture")) query.set("picture", "true");
+    const found = await (await ask(`/neighbours?${query}`, { method: "POST", body: file, type: "application/fits" })).json();
     const models = gallery.knownModels();
     fill(result,
       h("h2", {}, found.object_id || file.name, h("span", { class: "dim" }, ` ${found.kind} · ${found.model}`)),
       h("dl", { class: "figures big" }, [["score", number(found.score, 3)], ["p", number(found.p_value)]].map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+      found.picture ? h("img", { class: "drawn", src: found.picture, alt: `${found.kind} with its reconstruction and residual: ${(found.windows ?? []).map(inWords).join("; ") || "nothing stands out locally"}` }) : null,
+      found.windows?.length ? h("p", {}, found.windows.map(inWords).join("; ")) : null,
+      h("h2", {}, "Parts of the score"), partsOf(found, models.get(found.model)),
       h("h2", {}, "Nearest in the catalog"),
       h("ul", { class: "cards small" }, found.neighbours.map((row) => {
         const item = card(row, { models, stretch: () => gallery.stretch, distance: row.distance });

