@@ -16,8 +16,9 @@ export class Problem extends Error {
 
 let asking = null;
 
-async function newKey(detail) {
-  asking ??= askFor("This service needs a key", `${detail}. It is kept until this tab is closed.`, "password", "Key")
+async function newKey(refused) {
+  const why = refused ? "The key was not accepted: it is misspelt or revoked. " : "";
+  asking ??= askFor("This service needs a key", `${why}Whoever runs the service makes one with “peculiar keys add”. It is kept until this tab is closed.`, "password", "Key")
     .finally(() => { asking = null; });
   const given = await asking;
   if (given) sessionStorage.setItem(KEY, given);
@@ -43,7 +44,7 @@ export async function ask(path, { method = "GET", body, type, signal } = {}) {
     if (response.ok) return response;
     const problem = await response.json().catch(() => ({}));
     const detail = problem.detail || `The service answered ${response.status} ${response.statusText}.`;
-    if (response.status === 401 && (sessionStorage.getItem(KEY) !== key || await newKey(detail))) continue;
+    if (response.status === 401 && (sessionStorage.getItem(KEY) !== key || await newKey(key !== null))) continue;
     if (response.status === 429 && tries < BUSY_TRIES) {
       await new Promise((resolve) => setTimeout(resolve, 1000 * (Number(response.headers.get("Retry-After")) || 2)));
       continue;

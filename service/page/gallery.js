@@ -125,6 +125,7 @@ async function load() {
   parts.again.hidden = true;
   parts.list.setAttribute("aria-busy", "true");
   parts.more.hidden = true;
+  if (!byId("gallery").hidden) window.scrollTo(0, 0);
   fill(parts.list, Array.from({ length: 8 }, () => h("li", { class: "card ghost", "aria-hidden": "true" }, h("div", { class: "frame waiting" }), h("div", { class: "caption" }))));
   parts.summary.textContent = "Reading the catalog …";
   await more(true);

@@ -152,8 +152,8 @@ function linksOf({ ra, dec }) {
     ["SDSS", `https://skyserver.sdss.org/dr18/VisualTools/navi?ra=${ra}&dec=${dec}&scale=0.2`],
     ["Legacy Survey", `https://www.legacysurvey.org/viewer?ra=${ra}&dec=${dec}&mark=${ra},${dec}&zoom=16&layer=ls-dr10`],
   ];
-  return h("p", { class: "links" }, `${fixed(ra, 5)}°, ${fixed(dec, 5)}° `,
-    places.map(([name, href]) => h("a", { href, target: "_blank", rel: "noopener noreferrer" }, name)));
+  return [h("p", { class: "links" }, places.map(([name, href]) => h("a", { href, target: "_blank", rel: "noopener noreferrer" }, name))),
+    h("p", { class: "dim" }, `at ${fixed(ra, 5)}°, ${fixed(dec, 5)}° (ICRS)`)];
 }
 
 function lensOf(row) {

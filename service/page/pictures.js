@@ -56,15 +56,11 @@ function values(coded, shape, limits) {
   return out;
 }
 
-/** What stands out, in words: "excess at Hβ 4863 Å (9.3 σ)". */
+/** What stands out, in words: "9.3 σ excess at Hβ, 4863 Å". */
 export function inWords(window) {
-  const sign = window.significance > 0 ? "excess" : "deficit";
-  const sigma = `${number(Math.abs(window.significance))} σ`;
-  if ("low" in window) {
-    const at = `${Math.round((window.low + window.high) / 2)} Å`;
-    return `${sign} at ${window.line ? `${window.line}, ` : ""}${at} (${sigma})`;
-  }
-  return `${sign} in ${window.band}, ${number(window.radius)} pixels from the centre (${sigma})`;
+  const what = `${number(Math.abs(window.significance))} σ ${window.significance > 0 ? "excess" : "deficit"}`;
+  if (!("low" in window)) return `${what} in ${window.band}, ${number(window.radius)} pixels off centre`;
+  return `${what} at ${window.line ? `${window.line}, ` : ""}${Math.round((window.low + window.high) / 2)} Å`;
 }
 
 /** A canvas of a size in CSS pixels, sharp on this screen. */
@@ -245,7 +241,7 @@ export function drawSpectrum(canvas, explanation, axes = false) {
     context.stroke();
   };
   curve(flux, y, text, axes ? 0.9 : 0.6);
-  curve(expected, y, accent, axes ? 1.6 : 1.2);
+  curve(expected, y, accent, axes ? 1.4 : 1);
   curve(residual, r, dim, axes ? 0.9 : 0.6);
   if (!axes) return { wavelengthAt: null };
 

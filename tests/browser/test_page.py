@@ -441,4 +441,4 @@ def test_without_eyes(catalog: sa.Engine, serve: Serve, look: Look, scheme: str)
     tab.keys("Escape")
     label = tab.page.locator(".card").first.get_attribute("aria-label")
     assert "1. cutout cutout-000 score 5.20, p ≤ 0.0025" in label
-    assert "excess in g, 12 pixels from the centre (12 σ)" in label
+    assert "12 σ excess in g, 12 pixels off centre" in label
