@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ MARGIN = 0.3
 """Of the range between these percentiles, left free on each side."""
 SKY_ORDER = 4
 """HEALPix order of the pixels of the sky map, 3.7 degrees wide."""
+PATIENCE_S = 2.0
 SKY_PIXELS = 12 * 4**SKY_ORDER
 
 
@@ -91,24 +93,42 @@ class Atlas:
 
 
 class Atlases:
-    """Keeps the last atlas of each model; one is read at a time."""
+    """Keeps the last atlas of each model."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
         self._kept: dict[str, tuple[Any, Atlas]] = {}
+        self._reading: dict[str, Future[Atlas]] = {}
         self._lock = threading.Lock()
+        self._reader = ThreadPoolExecutor(1, "atlas")
 
     def of(self, model: str) -> Atlas:
-        """The atlas of the model with this id; what a run brings is in it when the run has ended."""
+        """The atlas of the model with this id; what a run brings comes into it when the run has ended.
+
+        Nobody waits longer than PATIENCE_S while a newer one is read: the one before is still good to look at.
+        """
         last = sa.select(sa.func.max(runs.c.id), sa.func.max(runs.c.ended_at))
+        with self.engine.connect() as connection:
+            now = tuple(connection.execute(last).one())
+        then, kept = self._kept.get(model, (None, None))
+        if kept is not None and then == now:
+            return kept
         with self._lock:
-            with self.engine.connect() as connection:
-                now = tuple(connection.execute(last).one())
-                then, atlas = self._kept.get(model, (None, None))
-                if atlas is None or then != now:
-                    atlas = read_atlas(connection, model)
-                    self._kept[model] = now, atlas
-            return atlas
+            reading = self._reading.get(model)
+            if reading is None or reading.done():
+                reading = self._reading[model] = self._reader.submit(self._read, model, now)
+        try:
+            return reading.result(None if kept is None else PATIENCE_S)
+        except TimeoutError:
+            if kept is None:
+                raise
+            return kept
+
+    def _read(self, model: str, now: Any) -> Atlas:
+        with self.engine.connect() as connection:
+            atlas = read_atlas(connection, model)
+        self._kept[model] = now, atlas
+        return atlas
 
 
 def read_atlas(connection: sa.Connection, model: str) -> Atlas:

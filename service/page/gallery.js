@@ -100,6 +100,7 @@ export async function show(query) {
   }
   parts.night.value = query.get("night") ?? nights[0] ?? "all";
   parts.kinds.press(query.get("kind"));
+  parts.search.value = query.get("search") ?? "";
   parts.stretches.press(stretch);
   parts.stretches.hidden = query.get("kind") === "spectrum";
   parts.exports.hidden = query.has("left"); // an export knows no region of the map

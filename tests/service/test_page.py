@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from fastapi.testclient import TestClient
 
 from service.api import make_api
 from service.api.page import FILES
+from service.catalog import maps
 from service.catalog.labels import Label, labels_now, newest_label, not_ordinary, record_labels
 from service.catalog.maps import Atlases, flattened
 from service.catalog.runs import finish_if_complete, open_run
@@ -190,6 +192,22 @@ def test_a_map_is_read_again_when_a_run_ends(
     finish_if_complete(engine, run)
     assert len(atlases.of(models["spectrum"]).score) == len(first.score) + 1
     assert len(atlases.of(models["cutout"]).score) == 0
+
+
+def test_nobody_waits_for_a_newer_map(
+    client: TestClient, engine: sa.Engine, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    atlases = Atlases(engine)
+    first = atlases.of(models["spectrum"])
+    go_on = threading.Event()
+    read = maps.read_atlas
+    monkeypatch.setattr(maps, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(maps, "read_atlas", lambda *given: go_on.wait() and read(*given))
+    finish_if_complete(engine, open_run(engine, "sdss/next", "sdss", "2026-03-04", models))
+    assert atlases.of(models["spectrum"]) is first
+    go_on.set()
+    monkeypatch.setattr(maps, "PATIENCE_S", None)
+    assert atlases.of(models["spectrum"]) is not first
 
 
 def test_principal_axes() -> None:
