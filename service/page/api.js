@@ -86,7 +86,7 @@ export function features() {
   return described;
 }
 
-/** A parameter of an OpenAPI document as {name, description, type, choices, list}. */
+/** A parameter of an OpenAPI document as {name, description, type, open, choices, list}; open where null is an answer. */
 function plain(parameter) {
   let schema = parameter.schema ?? {};
   const of = schema.anyOf?.find((one) => one.type !== "null");
@@ -97,6 +97,7 @@ function plain(parameter) {
     name: parameter.name,
     description: parameter.description ?? schema.description ?? "",
     type: schema.format === "date" ? "date" : schema.type ?? "string",
+    open: Boolean(of),
     choices: schema.enum ?? null,
     list,
   };

@@ -9,6 +9,10 @@ const BOX = ["left", "bottom", "right", "top"];
 const NAMES = {
   p: "p at most", q: "q at most (false-discovery rate)", ra: "Cone: right ascension / °", dec: "Cone: declination / °",
   radius: "Cone: radius / °", cluster: "Cluster", model: "Model", flagged: "Also nights with instrument problems",
+  since: "From night", until: "To night", part: "Part of the score", part_p: "That part’s p at most", lens_fraction: "Lens fraction at least",
+  snr_min: "S/N from", snr_max: "S/N to", redshift_min: "Redshift from", redshift_max: "Redshift to", spectral_class: "Class",
+  label: "Called", labelled: "Labelled", flag: "With the flag", no_flag: "Without the flag", search: "Identity contains",
+  polygon: "Polygon: ra,dec,ra,dec,… / °",
 };
 
 const nameOf = (one) => NAMES[one] ?? one.replaceAll("_", " ").replace(/^./, (c) => c.toUpperCase());
@@ -51,7 +55,10 @@ export async function filterForm(panel, query, models, change) {
     const value = query.getAll(one.name).join(", ");
     let input;
     const choices = one.name === "model" ? models.map((model) => model.id) : one.choices;
-    if (one.type === "boolean") input = h("input", { type: "checkbox", name: one.name, checked: value === "true" });
+    if (one.type === "boolean" && one.open) {
+      input = h("select", { name: one.name }, [["", "any"], ["true", "yes"], ["false", "no"]].map(([value, name]) => h("option", { value }, name)));
+      input.value = value;
+    } else if (one.type === "boolean") input = h("input", { type: "checkbox", name: one.name, checked: value === "true" });
     else if (choices && !one.list) {
       input = h("select", { name: one.name }, h("option", { value: "" }, "any"), choices.map((c) => h("option", { value: c }, c)));
       input.value = value;
@@ -60,7 +67,7 @@ export async function filterForm(panel, query, models, change) {
       input = h("input", { type: numeric ? "number" : one.type === "date" ? "date" : "text", step: one.type === "integer" ? "1" : "any", name: one.name, value });
     }
     input.dataset.list = one.list;
-    return h("label", { class: one.type === "boolean" ? "check" : null, title: one.description }, h("span", {}, nameOf(one.name)), input);
+    return h("label", { class: input.type === "checkbox" ? "check" : null, title: one.description }, h("span", {}, nameOf(one.name)), input);
   });
   const form = h("form", {}, fields, h("div", { class: "buttons" },
     h("button", { type: "button", onclick: () => change(Object.fromEntries(known.filter((one) => !OWN.includes(one.name)).map((one) => [one.name, null]))) }, "Clear"),

@@ -39,7 +39,7 @@ async function send(file) {
     const found = await (await ask(`/neighbours?${query}`, { method: "POST", body: file, type: "application/fits" })).json();
     const models = gallery.knownModels();
     fill(result,
-      h("h2", {}, found.object_id || file.name, h("span", { class: "dim" }, ` ${found.kind} · ${found.model}`)),
+      h("h2", { class: "plainly" }, found.object_id || file.name, h("span", { class: "dim" }, ` ${found.kind} · ${found.model}`)),
       h("dl", { class: "figures big" }, [["score", number(found.score, 3)], ["p", number(found.p_value)]].map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
       found.picture ? h("img", { class: "drawn", src: found.picture, alt: `${found.kind} with its reconstruction and residual: ${(found.windows ?? []).map(inWords).join("; ") || "nothing stands out locally"}` }) : null,
       found.windows?.length ? h("p", {}, found.windows.map(inWords).join("; ")) : null,
