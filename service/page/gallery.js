@@ -18,11 +18,16 @@ const parts = {};
 /** The rows shown, and which of them is chosen: the object page walks through them. */
 export const shown = () => ({ rows: state.rows, chosen: state.chosen });
 export const chosenRow = () => state.rows[state.chosen] ?? null;
-export const knownModels = () => models;
+
+/** All models by id, read once; none where they cannot be read. */
+export async function readModels() {
+  if (!models.size) models = new Map((await getJson("/models").catch(() => [])).map((model) => [model.id, model]));
+  return models;
+}
 
 function build() {
   parts.night = h("select", { id: "night", "aria-label": "Night", onchange: () => change({ night: parts.night.value }) });
-  parts.kinds = segments("Kind", [["", "All"], ["spectrum", "Spectra"], ["cutout", "Cutouts"]], (kind) => change({ kind, model: null, cluster: null, ...(kind ? {} : { ranking: null }) }));
+  parts.kinds = segments("Kind", [["", "All"], ["spectrum", "Spectra"], ["cutout", "Cutouts"]], chooseKind);
   parts.stretches = segments("Stretch of cutouts", STRETCHES.map((name) => [name, name]), setStretch);
   parts.rankings = segments("Ranking", [["", "Raw ranking"], ["mine", "My ranking"]], setRanking);
   parts.rankings.hidden = true;
@@ -77,15 +82,18 @@ function change(changes) {
   go(`#/?${query}`);
 }
 
+/** Another kind has other models, and with them other clusters and maps; a personal ranking is of one kind. */
+function chooseKind(kind) {
+  const ofModel = Object.fromEntries(["model", "cluster", "left", "bottom", "right", "top"].map((name) => [name, null]));
+  change({ ...ofModel, kind, ...(kind ? {} : { ranking: null }) });
+}
+
 /** Show the gallery for the filters of the address; what is there already stays as it is. */
 export async function show(query) {
   if (!parts.list) {
     build();
     features().then(offer, () => {});
-    getJson("/models").then((found) => {
-      models = new Map(found.map((model) => [model.id, model]));
-      summarise();
-    }, () => {});
+    readModels().then(summarise);
   }
   const asked = query.toString();
   if (asked === state.asked) {
@@ -141,7 +149,7 @@ async function more(first = false) {
   wanted.set("limit", String(PAGE));
   if (state.next) wanted.set("page", state.next);
   try {
-    const page = await getJson(`${path}?${wanted}`);
+    const [page] = await Promise.all([getJson(`${path}?${wanted}`), readModels()]);
     if (turn !== state.turn) return;
     const before = state.rows.length;
     state.rows.push(...page.items);

@@ -37,7 +37,7 @@ async function send(file) {
     if (uploadTakes.includes("name")) query.set("name", file.name.slice(-255));
     if (uploadTakes.includes("picture")) query.set("picture", "true");
     const found = await (await ask(`/neighbours?${query}`, { method: "POST", body: file, type: "application/fits" })).json();
-    const models = gallery.knownModels();
+    const models = await gallery.readModels();
     fill(result,
       h("h2", { class: "plainly" }, found.object_id || file.name, h("span", { class: "dim" }, ` ${found.kind} · ${found.model}`)),
       h("dl", { class: "figures big" }, [["score", number(found.score, 3)], ["p", number(found.p_value)]].map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),

@@ -25,9 +25,9 @@ export async function show(query) {
   fill(section, heading(identity.object_id), h("p", { class: "dim" }, "Reading the catalog …"));
   const asked = new URLSearchParams();
   for (const name of ["kind", "survey"]) if (query.has(name)) asked.set(name, query.get(name));
-  let found;
+  let found, models;
   try {
-    found = await getJson(objectPath(identity, `?${asked}`));
+    [found, models] = await Promise.all([getJson(objectPath(identity, `?${asked}`)), gallery.readModels()]);
   } catch (problem) {
     if (mine !== turn) return;
     const choices = problem.document?.choices ?? [];
@@ -44,7 +44,6 @@ export async function show(query) {
   }
   shownRow = row;
   showing(row);
-  const models = gallery.knownModels();
   const picture = h("div", { class: "picture" });
   const near = h("div", { class: "strip" }, h("p", { class: "dim" }, "Looking for the nearest in the latent space …"));
   const cluster = h("p", {}, `Cluster ${row.cluster}, with probability ${fixed(row.cluster_probability, 2)}.`);
