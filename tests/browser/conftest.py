@@ -174,8 +174,14 @@ class Looking:
         page.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
 
     def open(self, where: str = "#/") -> None:
+        """Open a view and wait until it has read what it shows."""
         self.page.goto(f"{self.address}/{where}")
-        self.until("document.querySelector('main > section:not([hidden])').childElementCount > 0")
+        self.until(
+            """() => {
+              const section = document.querySelector("main > section:not([hidden])");
+              return section.childElementCount > 0 && !section.textContent.includes("Reading the");
+            }"""
+        )
 
     def until(self, expression: str, argument: Any = None) -> None:
         """Wait until an expression of JavaScript is true; Playwright's own way needs a policy that allows eval."""

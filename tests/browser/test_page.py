@@ -233,7 +233,7 @@ def test_the_sky_and_the_runs(catalog: sa.Engine, serve: Serve, look: Look) -> N
 
 def test_keys_are_asked_for_once(catalog: sa.Engine, serve: Serve, look: Look) -> None:
     tab = look(serve(catalog, keys_required=True))
-    tab.open()
+    tab.page.goto(tab.address)
     tab.page.get_by_role("dialog").wait_for()
     tab.picture("key")
     tab.page.get_by_label("Key", exact=True).fill(add_key(catalog, "ann", "label"))
