@@ -98,7 +98,7 @@ def test_more_cards_come_and_filters_compose(catalog: sa.Engine, serve: Serve, l
         "cutout"
     }
     tab.keys("f")
-    tab.page.get_by_label("p at most").fill("0.0125")
+    tab.page.get_by_label("p at most", exact=True).fill("0.0125")
     tab.picture("filters")
     tab.keys("Enter")
     shown(tab, 5)
