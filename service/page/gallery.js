@@ -162,6 +162,7 @@ async function more(first = false) {
       const elsewhere = document.activeElement && !["BODY", "MAIN"].includes(document.activeElement.tagName);
       if (!elsewhere && cards[0] && !byId("gallery").hidden) cards[0].focus({ preventScroll: true });
     }
+    state.loading = false;
     summarise();
     say(first ? spokenSummary() : `${page.items.length} more, ${state.rows.length} in all`);
     readLabels(page.items).catch((problem) => alarm(problem.message));
