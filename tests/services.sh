@@ -4,8 +4,9 @@
 #     tests/services.sh COMMAND [ARGUMENT…]
 #
 # Servers named by PECULIAR_TEST_POSTGRES or PECULIAR_TEST_REDIS are used as they are. Any other is started on a
-# free loopback port in a scratch folder, from the programs found on this machine; programs that are missing are
-# installed with apt-get where that may be done without a password. Both are stopped when the command ends.
+# free loopback port in a scratch folder, from the programs found on this machine; programs that are missing, and
+# the browser for the tests of the page (PECULIAR_TEST_CHROMIUM names another), are installed with apt-get where that
+# may be done without a password. Both servers are stopped when the command ends.
 set -euo pipefail
 
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/peculiar-test.XXXXXX")
@@ -73,7 +74,7 @@ install() {  # install PACKAGE VARIABLE
     if "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
          apt-get install -y -qq --no-install-recommends "$1" >&2; then return; fi
   fi
-  die "the tests need $1: install it (apt-get install $1), or let $2 name a running one"
+  die "the tests need $1: install it (apt-get install $1), or let $2 name one"
 }
 
 free_port() {
@@ -121,6 +122,10 @@ start_redis() {
   die "Redis did not start"
 }
 
+# The page is tested in a real browser: the system's own, which no test may download.
+if [ -z "${PECULIAR_TEST_CHROMIUM:-}" ] && ! command -v chromium >/dev/null; then
+  install chromium PECULIAR_TEST_CHROMIUM
+fi
 if [ -z "${PECULIAR_TEST_POSTGRES:-}" ]; then start_postgres; fi
 if [ -z "${PECULIAR_TEST_REDIS:-}" ]; then start_redis; fi
 say "PostgreSQL: $PECULIAR_TEST_POSTGRES   Redis: $PECULIAR_TEST_REDIS"

@@ -9,11 +9,12 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from peculiar import __version__
-from service.api import digests, examining, exporting, problems, routes, searches
+from service.api import digests, examining, exporting, page, problems, routes, searches
 from service.api.access import AccessLog
 from service.api.guard import RateLimit
 from service.api.limits import BodyLimit
 from service.catalog.engine import open_catalog
+from service.catalog.maps import Atlases
 from service.catalog.nearest import LatentCache
 from service.queue import make_app
 from service.settings import Settings
@@ -21,7 +22,9 @@ from service.settings import Settings
 MAX_BODY = 2_000_000
 """Bytes in the body of a request that brings no file."""
 ROUTERS = (
-    *routes.ROUTERS, exporting.router, examining.router, searches.reading, searches.labelling, digests.router,
+    # The page's come first: `/objects/{object_id}` takes whatever begins like this and is not named before it.
+    *page.ROUTERS, *routes.ROUTERS, exporting.router, examining.router, searches.reading, searches.labelling,
+    digests.router,
 )  # fmt: skip
 
 
@@ -59,8 +62,10 @@ def make_api(
     api.state.queue = None if settings.broker_url.startswith("memory://") else make_app(settings)
     api.state.examine = examine
     api.state.latents = LatentCache(engine)
+    api.state.atlases = Atlases(engine)
     for router in ROUTERS:
         api.include_router(router)
+    page.mount(api)
     problems.install(api)
     api.add_middleware(BodyLimit, limit=MAX_BODY, by_path={examining.PATH: examining.MAX_UPLOAD})
     api.add_middleware(AccessLog)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import eq, ge, le
 from typing import Any
@@ -64,6 +64,8 @@ class Filters:
     """Text within the object's identity, upper case or lower."""
     cone: Cone | None = None
     polygon: Polygon | None = None
+    among: Sequence[int] | None = None
+    """Observation ids, at most some ten thousand."""
     flagged: bool = False
     """With ``q``: also discoveries of runs that look like an instrument problem, which are withheld otherwise."""
 
@@ -126,6 +128,8 @@ class Filters:
             wanted.append(in_cone(self.cone))
         if self.polygon is not None:
             wanted.append(in_polygon(self.polygon))
+        if self.among is not None:
+            wanted.append(s.observation_id.in_(self.among))
         return wanted
 
     @property
@@ -145,7 +149,7 @@ class Filters:
             said = sa.select(labels.c.object_id).where(newest_label(normalised(self.label)))
             wanted.append(objects.c.id.in_(said))
         if self.labelled is not None:
-            some = sa.exists().where(labels.c.object_id == objects.c.id)
+            some = objects.c.id.in_(sa.select(labels.c.object_id).where(newest_label()))
             wanted.append(some if self.labelled else ~some)
         return wanted
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -16,6 +17,8 @@ from service.catalog.statements import chunks
 
 ORDINARY = ("ordinary", "normal", "not-lens")
 """Labels that leave an object among the ordinary ones; ``not-lens`` says only what it is not."""
+WITHDRAWN = "withdrawn"
+"""Takes its author's label back: the history keeps both, and nothing of them counts any more."""
 LONGEST = 100
 """Characters in a label or a name."""
 
@@ -70,9 +73,38 @@ def record_labels(engine: sa.Engine, said: Iterable[Label]) -> int:
 
 
 def newest_label(label: str | None = None) -> sa.ColumnElement[bool]:
-    """Whether a row of ``labels`` is the newest of its person on its object, and says ``label``."""
+    """Whether a row of ``labels`` is the newest of its person on its object, and says ``label``; without one,
+    whether it says anything, which what was withdrawn does not."""
     newest = labels.c.id.in_(sa.select(sa.func.max(labels.c.id)).group_by(labels.c.object_id, labels.c.by))
-    return newest if label is None else sa.and_(newest, labels.c.label == label)
+    return sa.and_(newest, labels.c.label != WITHDRAWN if label is None else labels.c.label == label)
+
+
+def labels_now(engine: sa.Engine, object_ids: Iterable[str]) -> list[dict[str, Any]]:
+    """What people say of the objects with these identities: each person's newest label on each, the oldest first.
+
+    Rows with ``object_id``, ``kind``, ``survey``, ``label``, ``by`` and ``created_at``.
+    """
+    found: list[dict[str, Any]] = []
+    with engine.connect() as connection:
+        for part in chunks({clean(object_id) for object_id in object_ids}):
+            meant = sa.select(objects.c.id).where(objects.c.object_id.in_(part))
+            # the same as ``newest_label``, looked for among these objects only
+            newest = (
+                sa.select(sa.func.max(labels.c.id))
+                .where(labels.c.object_id.in_(meant))
+                .group_by(labels.c.object_id, labels.c.by)
+            )
+            wanted = (
+                sa.select(
+                    objects.c.object_id, objects.c.kind, objects.c.survey,
+                    labels.c.label, labels.c.by, labels.c.created_at,
+                )
+                .join(objects, objects.c.id == labels.c.object_id)
+                .where(labels.c.id.in_(newest), labels.c.label != WITHDRAWN)
+                .order_by(labels.c.id)
+            )  # fmt: skip
+            found += (dict(row) for row in connection.execute(wanted).mappings())
+    return found
 
 
 def not_ordinary(engine: sa.Engine, kind: str) -> set[tuple[str, str]]:

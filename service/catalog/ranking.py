@@ -7,11 +7,12 @@ import binascii
 import heapq
 import json
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 
 from service.catalog.columns import NAMES, part_name
@@ -23,6 +24,8 @@ from service.catalog.schema import drift, embeddings, objects, observations, sco
 
 ROWS_AT_ONCE = 500
 """Looked at where some of those that a database gives are turned away."""
+FIRST_PIECE, LARGEST_PIECE = 500, 20_000
+"""Observations named in one query; SQLite takes 32,766 values in a statement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,7 @@ def _follows(score: float, observation_id: int, model: str) -> sa.ColumnElement[
     return sa.and_(s.score <= score, sa.or_(s.score < score, later))
 
 
-def _make_token(row: sa.RowMapping) -> str:
+def _make_token(row: Mapping[str, Any] | sa.RowMapping) -> str:
     text = json.dumps([row["score"], row["observation_id"], row["model"]])
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
@@ -178,3 +181,38 @@ def _read_token(token: str | None) -> tuple[float, int, str] | None:
             "this page token is not one that was given out: start from the first page"
         ) from None
     return score, observation_id, model
+
+
+def outliers_among(
+    engine: sa.Engine,
+    filters: Filters,
+    ids: np.ndarray,
+    score: np.ndarray,
+    limit: int,
+    token: str | None = None,
+) -> Page:
+    """As ``outliers``, of any number of observations with these ids (n,) and scores (n,), the highest scores first.
+
+    The filters name the model, by its id. Observations are looked at in growing pieces until the page is full.
+    """
+    after = _read_token(token)
+    if after is not None:
+        follows = (score < after[0]) | ((score == after[0]) & (ids > after[1]))
+        ids, score = ids[follows], score[follows]
+    rows: list[dict[str, Any]] = []
+    start, size = 0, FIRST_PIECE
+    while start < len(ids):
+        piece = slice(start, start + size)
+        page = outliers(engine, replace(filters, among=ids[piece].tolist()), limit - len(rows), token)
+        rows += page.rows
+        if page.next is not None:
+            return Page(rows, page.next)
+        start, size = start + size, min(4 * size, LARGEST_PIECE)
+        if len(rows) == limit and start < len(ids):
+            last = {
+                "score": float(score[start - 1]),
+                "observation_id": int(ids[start - 1]),
+                "model": filters.model,
+            }
+            return Page(rows, _make_token(last))
+    return Page(rows, None)

@@ -80,7 +80,9 @@ def command(folder: Path) -> None:
     click.echo(f"  peculiar explain {best}")
     click.echo("  peculiar outliers --fdr 0.1          the discoveries, one in ten of them false")
     click.echo("  peculiar export --out night.parquet")
-    click.echo("  peculiar serve                       the same over HTTP, http://127.0.0.1:8000/docs")
+    click.echo(
+        "  peculiar serve                       a page to look at it, http://127.0.0.1:8000, and the HTTP API"
+    )
 
 
 def _truth(found: tuple[bool, str]) -> str:

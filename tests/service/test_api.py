@@ -387,5 +387,7 @@ def test_the_description_is_complete(client: TestClient) -> None:
         "/clusters", "/models", "/models/{model}/promote", "/runs", "/runs/{run_id}", "/batches", "/health",
         "/ready", "/metrics", "/objects/{object_id}/picture.png", "/outliers/export", "/neighbours",
         "/searches", "/searches/{name}", "/searches/{name}/outliers", "/digest", "/digest.atom",
+        "/nights", "/labels", "/objects/{object_id}/explanation",
+        "/maps/latent", "/maps/latent/outliers", "/maps/sky",
     }  # fmt: skip
     assert described["components"]["schemas"]["Row"]["examples"]
