@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.gzip import GZipMiddleware
 
 from peculiar import __version__
-from service.api import problems, routes
+from service.api import problems, routes, vo
 from service.api.access import AccessLog
 from service.api.guard import RateLimit
 from service.api.limits import BodyLimit
 from service.catalog.engine import open_catalog
 from service.queue import make_app
 from service.settings import Settings
+from service.vo.execute import Reader
+from service.vo.uws import Jobs
 
 MAX_BODY = 2_000_000
 """Bytes in the body of a request."""
@@ -30,7 +34,10 @@ def make_api(settings: Settings, keys_required: bool = True) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
+        api.state.vo_jobs.start()
         yield
+        api.state.vo_jobs.close()
+        api.state.vo_reader.dispose()
         engine.dispose()
 
     # The page of documentation comes with its scripts: a browser in an observatory may reach no other host.
@@ -40,7 +47,8 @@ def make_api(settings: Settings, keys_required: bool = True) -> FastAPI:
         version=__version__,
         summary="Calibrated anomaly scores for spectra and image cutouts.",
         description="Angles are in degrees (ICRS), times in UTC. Errors are problem documents (RFC 9457). "
-        "Where keys are asked for, send one as `Authorization: Bearer KEY`.",
+        "Where keys are asked for, send one as `Authorization: Bearer KEY`. The protocols of the Virtual Observatory "
+        "are under /vo/cone and /vo/tap.",
         license_info={"name": "BSD-3-Clause", "identifier": "BSD-3-Clause"},
         lifespan=lifespan,
     )
@@ -50,10 +58,14 @@ def make_api(settings: Settings, keys_required: bool = True) -> FastAPI:
     api.state.rate_limit = RateLimit(settings.rate_limit)
     # A queue in memory has no worker in this process, so nothing may be put on it.
     api.state.queue = None if settings.broker_url.startswith("memory://") else make_app(settings)
-    for router in routes.ROUTERS:
+    api.state.started_at = datetime.now(UTC)
+    api.state.vo_reader = Reader(settings.vo_database_url or settings.database_url)
+    api.state.vo_jobs = Jobs(engine, api.state.vo_reader)
+    for router in (*routes.ROUTERS, *vo.ROUTERS):
         api.include_router(router)
     problems.install(api)
     api.add_middleware(BodyLimit, limit=MAX_BODY)
+    api.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     api.add_middleware(AccessLog)
     _document_problems(api)
     return api
