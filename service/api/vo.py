@@ -322,7 +322,7 @@ def change_part(request: Request, job_id: str, part: str, given: Given) -> Respo
 
 
 def _iso(when: datetime | None) -> str:
-    return "" if when is None else when.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return "" if when is None else when.strftime("%Y-%m-%dT%H:%M:%S.") + f"{when.microsecond // 1000:03}Z"
 
 
 TEXTS: dict[str, Callable[[Job], str]] = {

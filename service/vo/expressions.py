@@ -101,12 +101,12 @@ class Scope:
             x, low, high = (term.sql for term in alike(terms, "BETWEEN"))
             return sa.between(x, low, high)
         if isinstance(node, exp.Like | exp.ILike):
-            only(node, "this", "expression")
+            only(node, "this", "expression", "negate")
             word = "LIKE" if isinstance(node, exp.Like) else "ILIKE"
             x, pattern = (need(self.value(part), "text", where=word) for part in (node.this, node.expression))
             matching = x.sql.like if word == "LIKE" else x.sql.ilike
             found: sa.ColumnElement[bool] = matching(pattern.sql, escape="\\")
-            return found
+            return sa.not_(found) if node.args.get("negate") else found
         if isinstance(node, exp.Is):
             only(node, "this", "expression")
             if not isinstance(node.expression, exp.Null):

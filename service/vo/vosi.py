@@ -9,14 +9,13 @@ from html import escape
 from service.vo import tap, uws
 from service.vo.functions import ONE_NUMBER, OTHERS, TWO_NUMBERS
 from service.vo.tables import SCHEMA, Table
-from service.vo.tap_schema import ARRAYSIZES, SCHEMAS, VOTABLE_TYPES, XTYPES, foreign_keys, quoted
+from service.vo.tap_schema import ARRAYSIZES, SCHEMAS, VOTABLE_TYPES, foreign_keys, quoted
 from service.vo.votable import MEDIA_TYPE
 
 TAPREGEXT = "ivo://ivoa.net/std/TAPRegExt"
 FEATURES = {
     f"{TAPREGEXT}#features-adqlgeo": ("POINT", "CIRCLE", "CONTAINS", "INTERSECTS", "DISTANCE", "COORD1", "COORD2"),
     f"{TAPREGEXT}#features-adql-string": ("LOWER", "UPPER", "ILIKE"),
-    f"{TAPREGEXT}#features-adql-conditional": ("COALESCE",),
     f"{TAPREGEXT}#features-adql-offset": ("OFFSET",),
 }
 OUTPUTS = (
@@ -142,7 +141,6 @@ def _members(table: Table, every: list[Table], detail: bool) -> dict[str, object
             description=c.description,
             unit=c.unit or None,
             ucd=c.ucd or None,
-            xtype=XTYPES.get(c.type),
             datatype=VOTABLE_TYPES[c.type],
             arraysize=ARRAYSIZES.get(c.type),
             indexed=int(c.name in table.indexed),
@@ -187,8 +185,8 @@ EXAMPLES = (
     (
         "cone",
         "Everything within half a degree of a place, the nearest first",
-        "SELECT object_id, score, DISTANCE(POINT(ra, dec), POINT(186.5, 12.7)) AS separation\n"
-        f"FROM {SCHEMA}.scores\nWHERE CONTAINS(POINT(ra, dec), CIRCLE(186.5, 12.7, 0.5)) = 1\nORDER BY separation",
+        "SELECT object_id, score, DISTANCE(POINT('ICRS', ra, dec), POINT('ICRS', 186.5, 12.7)) AS separation\n"
+        f"FROM {SCHEMA}.scores\nWHERE 1 = CONTAINS(POINT('ICRS', ra, dec), CIRCLE('ICRS', 186.5, 12.7, 0.5))\nORDER BY separation",
     ),
     (
         "in-force",

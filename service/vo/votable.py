@@ -52,7 +52,7 @@ def write_votable(
     before = before.partition(b"<DATA>")[0].rstrip()
     cells = [CELLS[serialization][c.type]([row[i] for row in rows]) for i, c in enumerate(columns)]
     missing = np.array([[value is None for value in row] for row in rows], dtype=bool)
-    data = (_binary2 if serialization == "binary2" else _tabledata)(cells, missing.reshape(len(rows), -1))
+    data = (_binary2 if serialization == "binary2" else _tabledata)(cells, missing.reshape(len(rows), len(columns)))
     # Behind the table, where DALI 1.1, section 4.4.1, wants it and astropy writes nothing.
     status = b'\n  <INFO name="QUERY_STATUS" value="OVERFLOW"/>' if overflow else b""
     return b"".join([before, b"\n<DATA>", *data, b"</DATA>\n  ", end, status, after])
