@@ -29,7 +29,7 @@ PATIENCE_S = 5
 """How long one more waits for its turn."""
 STEPS = 20_000
 """Of SQLite's virtual machine between two looks at the clock: some milliseconds."""
-MOST_CELLS = 20_000_000
+MOST_CELLS = 3_000_000
 """Rows times columns of one result, which is held in memory."""
 
 
@@ -51,15 +51,25 @@ class Stopper:
 
     def stop(self) -> None:
         self.stopped.set()
-        with self._lock:
-            if self._cancel is not None:
+        threading.Thread(target=self._insist, daemon=True).start()
+
+    def _insist(self) -> None:
+        """A cancellation that reaches a server between two statements does nothing, so it is repeated."""
+        while True:
+            with self._lock:
+                if self._cancel is None:
+                    return
                 self._cancel()
+            time.sleep(0.1)
 
     @contextlib.contextmanager
-    def running(self, cancel: Callable[[], Any] | None) -> Iterator[None]:
+    def running(self, cancel: Callable[[], Any]) -> Iterator[None]:
+        """For as long as the block runs, ``stop`` calls ``cancel``. Raises TooSlowError where it was called before."""
         with self._lock:
             self._cancel = cancel
         try:
+            if self.stopped.is_set():
+                raise TooSlowError("the query was stopped")
             yield
         finally:
             with self._lock:
@@ -142,10 +152,6 @@ def read_only_engine(url: str) -> sa.Engine:
 
 def _configure_postgresql(connection: Any, _record: Any) -> None:
     connection.read_only = True  # psycopg begins each transaction so
-    # Against surprises of a planner that was given many joins, and of a query that sorts more than fits.
-    with connection.cursor() as cursor:
-        cursor.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
-    connection.commit()
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
@@ -162,8 +168,12 @@ def _limited(connection: sa.Connection, seconds: float, stopper: Stopper) -> Ite
         connection.execute(
             sa.select(sa.func.set_config("statement_timeout", f"{max(1, int(seconds * 1000))}", True))
         )
-        with stopper.running(raw.cancel):
-            yield
+        try:
+            with stopper.running(raw.cancel):
+                yield
+        finally:
+            if stopper.stopped.is_set():
+                connection.invalidate()  # a late cancellation must not meet the next query
         return
     end = time.monotonic() + seconds
     raw.set_progress_handler(lambda: stopper.stopped.is_set() or time.monotonic() > end, STEPS)

@@ -13,7 +13,7 @@ from sqlglot import exp
 from service.vo import functions, geometry
 from service.vo.errors import VoError
 from service.vo.geometry import Circle, Point
-from service.vo.terms import BIGGEST, NUMBERS, Source, Term, alike, as_float, need, number, text
+from service.vo.terms import BIGGEST, NUMBERS, SQL_TYPES, Source, Term, alike, as_float, need, number, text
 
 COMPARED: dict[type[exp.Expr], Callable[[Any, Any], sa.ColumnElement[bool]]] = {
     exp.EQ: lambda a, b: a == b,
@@ -137,8 +137,13 @@ class Scope:
         x = self.value(node.this)
         query = node.args.get("query")
         if query is None:
-            terms = alike([x, *(self.value(item) for item in node.expressions)], "IN")
-            return terms[0].sql.in_([term.sql for term in terms[1:]])
+            x, *terms = alike([x, *(self.value(item) for item in node.expressions)], "IN")
+            values = [term.constant for term in terms]
+            if None in values:
+                return x.sql.in_([term.sql for term in terms])
+            # One parameter for all of them: lists of thousands of objects are usual.
+            kind = "float" if any(isinstance(value, float) for value in values) else terms[0].type
+            return x.sql.in_(sa.bindparam(None, values, SQL_TYPES[kind], expanding=True))
         inner = query.this if isinstance(query, exp.Subquery) else query
         if not isinstance(inner, exp.Select):
             raise VoError("IN is followed by values, or by a SELECT, in brackets")

@@ -176,7 +176,7 @@ def _responsibility(dialect: str, k: int) -> sa.ColumnElement[float]:
         return sa.func.get_byte(data, 4 * k + i, type_=sa.BigInteger)
 
     mantissa = byte(0) + byte(1) * 256 + (byte(2) % 128) * 65536 + 8388608
-    exponent = (byte(3) % 128) * 2 + byte(2) / sa.literal_column("128", sa.BigInteger)
+    exponent = (byte(3) % 128) * 2 + byte(2) // 128
     power = sa.func.power(sa.literal(2.0, sa.Double), sa.cast(exponent - 150, sa.Double), type_=sa.Double)
     there = sa.and_(sa.func.length(data) >= 4 * k + 4, exponent > 0)
     return sa.case((there, sa.cast(mantissa, sa.Double) * power), else_=sa.literal(0.0, sa.Double))

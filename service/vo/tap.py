@@ -12,7 +12,7 @@ from service.vo.parameters import Parameters
 LANGUAGES = ("ADQL", "ADQL-2.0", "ADQL-2.1")
 MAXREC = 20_000
 """Rows where nobody says how many."""
-HARD_MAXREC = 500_000
+HARD_MAXREC = 200_000
 SYNC_SECONDS = 60
 
 

@@ -139,7 +139,7 @@ class _Translator:
         return source
 
     def _table(self, node: exp.Table) -> Source:
-        only(node, "this", "db", "alias", "joins")
+        only(node, "this", "db", "catalog", "alias", "joins")
         if node.args.get("joins"):
             raise VoError("joins in brackets are not supported")
         if not isinstance(node.this, exp.Identifier):
