@@ -136,7 +136,11 @@ def answer(request: Request, body: bytes, media_type: str, modified: datetime | 
     if modified is not None:
         headers["Last-Modified"] = format_datetime(modified, usegmt=True)
     known = request.headers.get("If-None-Match")
-    if known is not None and request.method == "GET" and headers["ETag"] in [t.strip() for t in known.split(",")]:
+    if (
+        known is not None
+        and request.method == "GET"
+        and headers["ETag"] in [t.strip() for t in known.split(",")]
+    ):
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type=media_type)
 
@@ -246,9 +250,7 @@ async def one_job(request: Request, job_id: str, given: Given) -> Response:
         while job.phase == seen and job.phase in ACTIVE and time.monotonic() < end:
             await asyncio.sleep(POLL_S)
             job = await run_in_threadpool(jobs.get, job_id, owner)
-    document = await run_in_threadpool(
-        uws_documents.job_document, job, _url(request, f"/tap/async/{job_id}")
-    )
+    document = await run_in_threadpool(uws_documents.job_document, job, _url(request, f"/tap/async/{job_id}"))
     return answer(request, document, XML)
 
 
@@ -303,7 +305,9 @@ def job_part(request: Request, job_id: str, part: str) -> Response:
     if part == "parameters":
         return answer(request, uws_documents.parameters_document(job), XML)
     if part == "results":
-        return answer(request, uws_documents.results_document(job, _url(request, f"/tap/async/{job_id}")), XML)
+        return answer(
+            request, uws_documents.results_document(job, _url(request, f"/tap/async/{job_id}")), XML
+        )
     if part == "error":
         if job.error is None:
             return PlainTextResponse("")

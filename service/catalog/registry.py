@@ -108,9 +108,7 @@ def list_models(engine: sa.Engine, kind: str | None = None) -> list[dict[str, An
         wanted = wanted.where(models.c.kind == kind)
     with engine.connect() as connection:
         held = set(holders(connection).values())
-        return [
-            dict(row) | {"in_force": row["id"] in held} for row in connection.execute(wanted).mappings()
-        ]
+        return [dict(row) | {"in_force": row["id"] in held} for row in connection.execute(wanted).mappings()]
 
 
 def find_models(engine: sa.Engine, name: str, kind: str | None = None) -> list[dict[str, Any]]:

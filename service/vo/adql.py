@@ -6,9 +6,10 @@ is that of ADQL 2.1 (https://www.ivoa.net/documents/ADQL/20231215/) as far as th
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from sqlglot import Dialect, Parser, Token, Tokenizer, TokenType, exp
+import sqlglot
+from sqlglot import Dialect, Token, TokenType, exp
 from sqlglot.errors import ErrorLevel, SqlglotError
 
 from service.vo.errors import VoError
@@ -39,21 +40,21 @@ WORDS = {
 class Adql(Dialect):
     """ADQL for sqlglot: few words, and every function call left as a name with arguments."""
 
-    class Tokenizer(Tokenizer):
+    class Tokenizer(sqlglot.Tokenizer):
         KEYWORDS: ClassVar = WORDS
         COMMENTS: ClassVar = ["--"]
         IDENTIFIERS: ClassVar = ['"']
         QUOTES: ClassVar = ["'"]
 
-    class Parser(Parser):
-        FUNCTIONS: ClassVar = {}
-        FUNCTION_PARSERS: ClassVar = {}
-        NO_PAREN_FUNCTIONS: ClassVar = {}
-        NO_PAREN_FUNCTION_PARSERS: ClassVar = {}
+    class Parser(sqlglot.Parser):
+        FUNCTIONS: ClassVar[dict[str, Any]] = {}
+        FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {}
+        NO_PAREN_FUNCTIONS: ClassVar[dict[Any, Any]] = {}
+        NO_PAREN_FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {}
         # A letter that one of these would make a type, a set or a hint of is a name in ADQL.
-        STATEMENT_PARSERS: ClassVar = {}
+        STATEMENT_PARSERS: ClassVar[dict[Any, Any]] = {}
         STRING_PARSERS: ClassVar = {
-            key: value for key, value in Parser.STRING_PARSERS.items() if key == TokenType.STRING
+            key: value for key, value in sqlglot.Parser.STRING_PARSERS.items() if key == TokenType.STRING
         }
 
 
@@ -92,7 +93,9 @@ def _check_tokens(tokens: list[Token]) -> None:
         prefix = kind in (TokenType.NOT, TokenType.DASH, TokenType.PLUS, TokenType.TILDE)
         in_a_row = in_a_row + 1 if prefix else 0
         if nesting > MAX_NESTING or in_a_row > MAX_NESTING:
-            raise VoError(f"the query is nested too deeply: {MAX_NESTING} brackets or signs in a row are allowed")
+            raise VoError(
+                f"the query is nested too deeply: {MAX_NESTING} brackets or signs in a row are allowed"
+            )
 
 
 def _check_depth(tree: exp.Select) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, DataError, OperationalError, ProgrammingError, StatementError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError, ProgrammingError, StatementError
 
 from service.catalog.columns import Column
 from service.catalog.engine import make_engine
@@ -183,7 +183,15 @@ def _limited(connection: sa.Connection, seconds: float, stopper: Stopper) -> Ite
         raw.set_progress_handler(None, 0)
 
 
-WRONG_FOR_SQLITE = ("overflow", "too many", "too large", "too deep", "too big", "LIKE or GLOB", "parser stack")
+WRONG_FOR_SQLITE = (
+    "overflow",
+    "too many",
+    "too large",
+    "too deep",
+    "too big",
+    "LIKE or GLOB",
+    "parser stack",
+)
 
 
 def _explained(error: DBAPIError, seconds: float, stopper: Stopper) -> Exception:
@@ -196,7 +204,9 @@ def _explained(error: DBAPIError, seconds: float, stopper: Stopper) -> Exception
         return TooSlowError(
             f"the query took longer than {seconds:g} s: ask for less, or run it asynchronously with more time"
         )
-    wrong = isinstance(error, DataError) or (isinstance(error, ProgrammingError) and code not in (None, "42501"))
+    wrong = isinstance(error, DataError) or (
+        isinstance(error, ProgrammingError) and code not in (None, "42501")
+    )
     if isinstance(error, OperationalError) and any(words in complaint for words in WRONG_FOR_SQLITE):
         wrong = True
     if wrong or code in ("54001", "54011", "54023", "53400"):

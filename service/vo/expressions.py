@@ -98,8 +98,8 @@ class Scope:
         if isinstance(node, exp.Between):
             only(node, "this", "low", "high")
             terms = [self.value(part) for part in (node.this, node.args["low"], node.args["high"])]
-            x, low, high = (term.sql for term in alike(terms, "BETWEEN"))
-            return sa.between(x, low, high)
+            middle, low, high = alike(terms, "BETWEEN")
+            return sa.between(middle.sql, low.sql, high.sql)
         if isinstance(node, exp.Like | exp.ILike):
             only(node, "this", "expression", "negate")
             word = "LIKE" if isinstance(node, exp.Like) else "ILIKE"
@@ -196,9 +196,7 @@ class Scope:
 
     def _arithmetic(self, node: exp.Binary) -> Term:
         only(node, "this", "expression", "typed", "safe")
-        x, y = (
-            need(self.value(part), *NUMBERS, where="arithmetic") for part in (node.this, node.expression)
-        )
+        x, y = (need(self.value(part), *NUMBERS, where="arithmetic") for part in (node.this, node.expression))
         if isinstance(node, exp.Div):
             return functions.divided(x, y)
         kind = "float" if "float" in (x.type, y.type) else "int"
@@ -288,7 +286,9 @@ class Scope:
 
 def same(name: str, identifier: exp.Identifier) -> bool:
     """Whether an identifier means this name: quoted to the letter, otherwise whatever the case."""
-    return name == identifier.name if identifier.args.get("quoted") else name.lower() == identifier.name.lower()
+    return (
+        name == identifier.name if identifier.args.get("quoted") else name.lower() == identifier.name.lower()
+    )
 
 
 def dotted(node: exp.Column | exp.Table) -> str:

@@ -39,7 +39,15 @@ def find_format(wanted: str | None) -> Format:
     name, *parameters = (part.strip() for part in text.split(";"))
     options = dict(part.partition("=")[::2] for part in parameters if part)
     options = {key.strip(): value.strip(" \"'") for key, value in options.items()}
-    if name in ("votable", "text/xml", "application/xml", MEDIA_TYPE, f"{MEDIA_TYPE}/td", "votable/td", "votable/b2"):
+    if name in (
+        "votable",
+        "text/xml",
+        "application/xml",
+        MEDIA_TYPE,
+        f"{MEDIA_TYPE}/td",
+        "votable/td",
+        "votable/b2",
+    ):
         kind = {"votable/td": "tabledata", "votable/b2": "binary2"}.get(name)
         return _votable(text, name, options.get("serialization") or kind or "binary2", options.get("version"))
     for aliases, found in FORMATS:
@@ -53,10 +61,12 @@ def _votable(text: str, name: str, serialization: str, version: str | None) -> F
         raise VoError(f"a VOTable is serialized as BINARY2 or TABLEDATA here, not as {serialization[:30]!r}")
     if version is not None and version not in VERSIONS:
         raise VoError(f"VOTable is written in version {', '.join(VERSIONS)}, not {version[:20]!r}")
-    media_type = text if name == MEDIA_TYPE else "text/xml" if name in ("text/xml", "application/xml") else MEDIA_TYPE
+    media_type = (
+        text if name == MEDIA_TYPE else "text/xml" if name in ("text/xml", "application/xml") else MEDIA_TYPE
+    )
     if name == f"{MEDIA_TYPE}/td":
         media_type = f"{MEDIA_TYPE};serialization=tabledata"
-    
+
     def write(result: Result) -> bytes:
         names = unique_names(result.columns)
         return write_votable(
@@ -121,10 +131,13 @@ def _fits(result: Result) -> bytes:
     columns = []
     for i, (name, column) in enumerate(zip(unique_names(result.columns), result.columns, strict=True)):
         values = [row[i] for row in result.rows]
+        data: np.ndarray
         if column.type == "float":
-            form, data = "D", np.array([math.nan if v is None else v for v in values], dtype=np.float64)
+            form = "D"
+            data = np.array([math.nan if v is None else v for v in values], dtype=np.float64)
         elif column.type in ("int", "short"):
-            form, data = "K", np.array([MISSING_INT if v is None else whole(v) for v in values], dtype=np.int64)
+            form = "K"
+            data = np.array([MISSING_INT if v is None else whole(v) for v in values], dtype=np.int64)
         else:
             # A FITS table holds printable ASCII only (FITS standard 4.0, section 7.3.3.1).
             texts = ["" if v is None else str(_plain(v)) for v in values]

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 from service.vo.errors import VoError
-from service.vo.terms import NUMBERS, Term, alike, as_float, need, number
+from service.vo.terms import NUMBERS, SQL_TYPES, Term, alike, as_float, need, number
 
 MOST_DIGITS = 15
 
@@ -42,7 +42,9 @@ def call(name: str, arguments: list[Term]) -> Term:
 def divided(x: Term, y: Term) -> Term:
     """x / y, of whole numbers without the rest; NULL for a division by zero."""
     if x.type == "float" or y.type == "float":
-        return _float(as_float(x) / sa.func.nullif(as_float(y), sa.literal(0.0, sa.Double()), type_=sa.Double))
+        return _float(
+            as_float(x) / sa.func.nullif(as_float(y), sa.literal(0.0, sa.Double()), type_=sa.Double)
+        )
     return Term(x.sql // sa.func.nullif(y.sql, sa.literal(0, sa.BigInteger()), type_=sa.BigInteger), "int")
 
 
@@ -83,8 +85,10 @@ def _rounded(name: str, arguments: list[Term]) -> Term:
     x = as_float(need(arguments[0], *NUMBERS, where=name))
     digits = arguments[1].constant if len(arguments) == 2 else 0
     if not isinstance(digits, int) or abs(digits) > MOST_DIGITS:
-        raise VoError(f"{name} takes a number of digits written out, between -{MOST_DIGITS} and {MOST_DIGITS}")
-    scale = sa.literal(10.0**digits, sa.Double())
+        raise VoError(
+            f"{name} takes a number of digits written out, between -{MOST_DIGITS} and {MOST_DIGITS}"
+        )
+    scale: sa.ColumnElement[float] = sa.literal(10.0**digits, sa.Double())
     moved = sa.func.floor(x * scale + 0.5, type_=sa.Double) if name == "ROUND" else _cut(x * scale)
     return _float(moved / scale)
 
@@ -158,11 +162,8 @@ def aggregate(name: str, argument: Term | None, distinct: bool) -> Term:
     if name in ("MIN", "MAX"):
         return Term(getattr(sa.func, name.lower())(sql, type_=sql.type), argument.type, argument.column)
     x = need(argument, *NUMBERS, where=name)
-    if name == "AVG" or x.type == "float":
-        sql = as_float(x)
-        kind, result = "float", sa.Double()
-    else:
-        kind, result = "int", sa.BigInteger()
+    kind = "float" if name == "AVG" or x.type == "float" else "int"
+    sql = as_float(x) if kind == "float" else x.sql
     sql = sql.distinct() if distinct else sql
     # PostgreSQL sums 64-bit integers up to a decimal.
-    return Term(sa.cast(getattr(sa.func, name.lower())(sql), result), kind)
+    return Term(sa.cast(getattr(sa.func, name.lower())(sql), SQL_TYPES[kind]), kind)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -49,7 +50,7 @@ class Point:
 
         return [f("cos", dec) * f("cos", ra), f("cos", dec) * f("sin", ra), f("sin", dec)]
 
-    def stored(self) -> dict[str, sa.ColumnElement[float]] | None:
+    def stored(self) -> dict[str, sa.ColumnElement[Any]] | None:
         """x, y, z and object_key, where it is a row's own position."""
         source = self.ra.source
         names = (self.ra.column and self.ra.column.name, self.dec.column and self.dec.column.name)
@@ -145,14 +146,12 @@ def _within(a: Point, b: Point, radius: Term) -> sa.ColumnElement[bool]:
             stored, centre = moving.stored(), fixed.constant()
             if stored is not None and centre is not None:
                 return in_cone(_cone(*centre, float(radius.constant)), stored[KEY])
-        reach: sa.ColumnElement[float] = sa.literal(math.radians(float(radius.constant)) / 2, sa.Double())
+        reach: sa.ColumnElement[Any] = sa.literal(math.radians(float(radius.constant)) / 2, sa.Double())
     else:
         reach = sa.func.radians(radius.sql, type_=sa.Double) / 2.0
     apart, _ = _squares(a, b)
     # Two unit vectors at angle θ lie 2 sin(θ/2) apart; beyond 180° that would fall again.
-    half = sa.case(
-        (reach > math.pi / 2, sa.literal(math.pi / 2, sa.Double())), else_=reach
-    )
+    half = sa.case((reach > math.pi / 2, sa.literal(math.pi / 2, sa.Double())), else_=reach)
     chord = 2.0 * sa.func.sin(half, type_=sa.Double) + ROUNDING
     return sa.and_(reach >= 0.0, apart <= chord * chord)
 
@@ -160,7 +159,7 @@ def _within(a: Point, b: Point, radius: Term) -> sa.ColumnElement[bool]:
 def _squares(a: Point, b: Point) -> tuple[sa.ColumnElement[float], sa.ColumnElement[float]]:
     """|a − b|² and |a + b|²"""
     pairs = list(zip(a.vector(), b.vector(), strict=True))
-    zero = sa.literal(0.0, sa.Double())
+    zero: sa.ColumnElement[float] = sa.literal(0.0, sa.Double())
     return sum(((p - q) * (p - q) for p, q in pairs), start=zero), sum(
         ((p + q) * (p + q) for p, q in pairs), start=zero
     )

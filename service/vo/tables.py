@@ -262,7 +262,7 @@ MODELS = Table(
 
 def _clusters(connection: sa.Connection, wanted: set[str] | None) -> sa.Select[Any]:
     fractions = lens_fractions(connection, list(connection.scalars(sa.select(models.c.id))))
-    known = [
+    known: list[tuple[str | int | None, ...]] = [
         (model_id, k, f.n_labelled, f.n_lens, repr(f.mean), *map(repr, f.interval))
         for model_id, mine in fractions.items()
         for k, f in mine.items()

@@ -111,10 +111,11 @@ def _selecting(name: str, every: dict[str, Table]) -> Any:
     def select(connection: sa.Connection, wanted: set[str] | None) -> sa.Select[Any]:
         rows = ROWS[name](list(every.values()))
         source = rows_as_json(connection, rows)
-        types = {"short": sa.Integer, "text": sa.Text}
-        return sa.select(
-            *(sa.cast(source.c[f"c{i}"], types[c.type]).label(c.name) for i, c in enumerate(COLUMNS[name]))
-        )
+        types: dict[str, Any] = {"short": sa.Integer, "text": sa.Text}
+        columns: list[sa.ColumnElement[Any]] = [
+            sa.cast(source.c[f"c{i}"], types[c.type]).label(c.name) for i, c in enumerate(COLUMNS[name])
+        ]
+        return sa.select(*columns)
 
     return select
 
@@ -136,16 +137,14 @@ def _schemas(tables: list[Table]) -> Rows:
 
 
 def _tables(tables: list[Table]) -> Rows:
-    return [
-        (t.name.split(".")[0], t.name, "table", None, t.description, i) for i, t in enumerate(tables, 1)
-    ]
+    return [(t.name.split(".")[0], t.name, "table", None, t.description, i) for i, t in enumerate(tables, 1)]
 
 
 def _columns(tables: list[Table]) -> Rows:
     return [
         (
-            t.name, quoted(c.name), VOTABLE_TYPES[c.type], ARRAYSIZES.get(c.type), XTYPES.get(c.type), None, c.description,
-            None, c.unit or None, c.ucd or None, int(c.name in t.indexed), int(c.name in t.principal),
+            t.name, quoted(c.name), VOTABLE_TYPES[c.type], ARRAYSIZES.get(c.type), XTYPES.get(c.type), None,
+            c.description, None, c.unit or None, c.ucd or None, int(c.name in t.indexed), int(c.name in t.principal),
             int(t.name.startswith("TAP_SCHEMA.")), i,
         )
         for t in tables

@@ -150,7 +150,8 @@ class _Translator:
             known = ", ".join(one.name for one in self.tables.values())
             raise VoError(f"there is no table {dotted(node)}; there are {known}")
         sql = table.select(self.connection, self.wanted).subquery()
-        position = {key: sql.c[key] for key in (*POSITION, KEY)} if table.positions else {}
+        hidden = (*POSITION, KEY) if table.positions else ()
+        position: dict[str, sa.ColumnElement[Any]] = {key: sql.c[key] for key in hidden}
         columns: dict[str, Term] = {}
         source = Source(_alias(node) or name.rsplit(".", 1)[-1], name, columns, sql, position)
         for column in table.columns:
@@ -247,7 +248,18 @@ class _Translator:
         return found
 
 
-NEVER_NULL = {KEY, "observation_key", "object_id", "score", "p_value", "scored_at", "model", "cluster", "path", "night"}
+NEVER_NULL = {
+    KEY,
+    "observation_key",
+    "object_id",
+    "score",
+    "p_value",
+    "scored_at",
+    "model",
+    "cluster",
+    "path",
+    "night",
+}
 
 
 def _outputs(tree: exp.Select, scope: Scope) -> list[Output]:
@@ -271,7 +283,11 @@ def _outputs(tree: exp.Select, scope: Scope) -> list[Output]:
 
 def _name(node: exp.Expr, term: Term, outputs: list[Output]) -> str:
     if isinstance(node, exp.Column):
-        return node.name if term.column is None or term.column.name.lower() != node.name.lower() else term.column.name
+        return (
+            node.name
+            if term.column is None or term.column.name.lower() != node.name.lower()
+            else term.column.name
+        )
     name = str(node.this).lower() if isinstance(node, exp.Anonymous) else "column"
     taken = {output.name for output in outputs}
     return name if name not in taken and name != "column" else f"{name}_{len(outputs) + 1}"
@@ -323,7 +339,13 @@ def _check_groups(tree: exp.Select, scope: Scope) -> None:
         node = level.pop()
         if node in grouped or isinstance(node, exp.Select | exp.Subquery | exp.Exists):
             continue
-        if isinstance(node, exp.Anonymous) and str(node.this).upper() in ("COUNT", "SUM", "AVG", "MIN", "MAX"):
+        if isinstance(node, exp.Anonymous) and str(node.this).upper() in (
+            "COUNT",
+            "SUM",
+            "AVG",
+            "MIN",
+            "MAX",
+        ):
             continue
         if isinstance(node, exp.Star) or (isinstance(node, exp.Column) and isinstance(node.this, exp.Star)):
             raise VoError("* cannot be selected beside aggregates or with GROUP BY")
@@ -340,7 +362,11 @@ def _position(node: exp.Expr, outputs: list[Output]) -> int | None:
         if not node.this.isdigit() or not 1 <= int(node.this[:9]) <= len(outputs):
             raise VoError(f"ORDER BY {node.this[:20]}: there are {len(outputs)} columns")
         return int(node.this) - 1
-    if isinstance(node, exp.Column) and node.args.get("table") is None and isinstance(node.this, exp.Identifier):
+    if (
+        isinstance(node, exp.Column)
+        and node.args.get("table") is None
+        and isinstance(node.this, exp.Identifier)
+    ):
         found = [i for i, output in enumerate(outputs) if same(output.name, node.this)]
         if found and all(outputs[i].term == outputs[found[0]].term for i in found):
             return found[0]
@@ -353,7 +379,12 @@ def _count(tree: exp.Select, name: str, word: str) -> int | None:
         return None
     only(node, "expression")
     value = node.expression
-    if not isinstance(value, exp.Literal) or value.is_string or not value.this.isdigit() or len(value.this) > 15:
+    if (
+        not isinstance(value, exp.Literal)
+        or value.is_string
+        or not value.this.isdigit()
+        or len(value.this) > 15
+    ):
         raise VoError(f"{word} is followed by a number of rows")
     return int(value.this)
 

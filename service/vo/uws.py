@@ -37,7 +37,18 @@ MOST_BYTES = 200_000_000
 SECONDS, HARD_SECONDS = 600, 3600
 RETENTION_S, HARD_RETENTION_S = 7 * 86400, 30 * 86400
 RUNNABLE, ACTIVE = ("PENDING", "HELD"), ("PENDING", "QUEUED", "EXECUTING")
-PHASES = ("PENDING", "QUEUED", "EXECUTING", "COMPLETED", "ERROR", "ABORTED", "UNKNOWN", "HELD", "SUSPENDED", "ARCHIVED")
+PHASES = (
+    "PENDING",
+    "QUEUED",
+    "EXECUTING",
+    "COMPLETED",
+    "ERROR",
+    "ABORTED",
+    "UNKNOWN",
+    "HELD",
+    "SUSPENDED",
+    "ARCHIVED",
+)
 RESTARTED = "the service was stopped while this job ran: run it again as a new job"
 
 
@@ -61,7 +72,11 @@ class Job:
     @property
     def quote(self) -> datetime | None:
         """When it will have ended at the latest; known once it runs."""
-        return self.started_at + timedelta(seconds=self.seconds) if self.phase == "EXECUTING" and self.started_at else None
+        return (
+            self.started_at + timedelta(seconds=self.seconds)
+            if self.phase == "EXECUTING" and self.started_at
+            else None
+        )
 
 
 class Jobs:
@@ -103,7 +118,9 @@ class Jobs:
         with writing(self.engine) as connection:
             _sweep(connection)
             if (connection.scalar(sa.select(sa.func.count()).select_from(vo_jobs)) or 0) >= MOST_JOBS:
-                raise BusyError(f"{MOST_JOBS} jobs are kept already: delete some, or wait for their destruction")
+                raise BusyError(
+                    f"{MOST_JOBS} jobs are kept already: delete some, or wait for their destruction"
+                )
             row = {
                 "id": job_id,
                 "owner": owner,
@@ -119,13 +136,19 @@ class Jobs:
     def get(self, job_id: str, owner: str | None) -> Job:
         """Raises NoSuchJobError."""
         with self.engine.connect() as connection:
-            found = connection.execute(_jobs().where(vo_jobs.c.id == job_id, _visible(owner))).mappings().first()
+            found = (
+                connection.execute(_jobs().where(vo_jobs.c.id == job_id, _visible(owner))).mappings().first()
+            )
         if found is None:
             raise NoSuchJobError("there is no such job: it was destroyed, or is somebody else's")
         return _job(found)
 
     def list(
-        self, owner: str | None, phases: Sequence[str] = (), after: datetime | None = None, last: int | None = None
+        self,
+        owner: str | None,
+        phases: Sequence[str] = (),
+        after: datetime | None = None,
+        last: int | None = None,
     ) -> list[Job]:
         """The owner's jobs, the newest first."""
         wanted = _jobs().where(_visible(owner)).order_by(vo_jobs.c.created_at.desc())
@@ -158,7 +181,9 @@ class Jobs:
     def set_seconds(self, job_id: str, owner: str | None, seconds: int) -> None:
         """How long it may run; 0 is as long as possible. Raises NoSuchJobError, WrongPhaseError."""
         job = self.get(job_id, owner)
-        if not self._change(job_id, ("PENDING", "QUEUED"), seconds=min(seconds, HARD_SECONDS) or HARD_SECONDS):
+        if not self._change(
+            job_id, ("PENDING", "QUEUED"), seconds=min(seconds, HARD_SECONDS) or HARD_SECONDS
+        ):
             raise WrongPhaseError(f"the time of a job that is {job.phase} cannot be changed")
 
     def set_destruction(self, job_id: str, owner: str | None, when: datetime) -> None:
@@ -225,7 +250,9 @@ class Jobs:
             asked = read_request(Parameters(job.parameters))
             data = asked.answer(self.reader, job.seconds, stopper)
             if len(data) > MOST_BYTES:
-                raise VoError(f"the result has {len(data):,} bytes, and {MOST_BYTES:,} are kept: ask for fewer rows")
+                raise VoError(
+                    f"the result has {len(data):,} bytes, and {MOST_BYTES:,} are kept: ask for fewer rows"
+                )
             with writing(self.engine) as connection:
                 ended = {"phase": "COMPLETED", "ended_at": datetime.now(UTC)}
                 mine = sa.update(vo_jobs).where(vo_jobs.c.id == job_id, vo_jobs.c.phase == "EXECUTING")
@@ -265,4 +292,6 @@ def _destroy(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
 
 
 def _job(row: sa.RowMapping) -> Job:
-    return Job(**(dict(row) | {"parameters": [(name, value) for name, value in json.loads(row["parameters"])]}))
+    return Job(
+        **(dict(row) | {"parameters": [(name, value) for name, value in json.loads(row["parameters"])]})
+    )

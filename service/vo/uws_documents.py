@@ -22,7 +22,7 @@ def job_document(job: Job, url: str) -> bytes:
     if job.error is not None:
         error = ErrorSummary(message=job.error[:LONGEST_SUMMARY], type=ErrorType.FATAL, has_detail=True)
     parameters = _parameters(job)
-    document = JobSummary[type(parameters)](  # type: ignore[misc]
+    document = JobSummary[type(parameters)](
         job_id=job.id,
         run_id=_run_id(job),
         owner_id=job.owner,

@@ -14,7 +14,15 @@ from service.vo.votable import MEDIA_TYPE
 
 TAPREGEXT = "ivo://ivoa.net/std/TAPRegExt"
 FEATURES = {
-    f"{TAPREGEXT}#features-adqlgeo": ("POINT", "CIRCLE", "CONTAINS", "INTERSECTS", "DISTANCE", "COORD1", "COORD2"),
+    f"{TAPREGEXT}#features-adqlgeo": (
+        "POINT",
+        "CIRCLE",
+        "CONTAINS",
+        "INTERSECTS",
+        "DISTANCE",
+        "COORD1",
+        "COORD2",
+    ),
     f"{TAPREGEXT}#features-adql-string": ("LOWER", "UPPER", "ILIKE"),
     f"{TAPREGEXT}#features-adql-offset": ("OFFSET",),
 }
@@ -186,7 +194,8 @@ EXAMPLES = (
         "cone",
         "Everything within half a degree of a place, the nearest first",
         "SELECT object_id, score, DISTANCE(POINT('ICRS', ra, dec), POINT('ICRS', 186.5, 12.7)) AS separation\n"
-        f"FROM {SCHEMA}.scores\nWHERE 1 = CONTAINS(POINT('ICRS', ra, dec), CIRCLE('ICRS', 186.5, 12.7, 0.5))\nORDER BY separation",
+        f"FROM {SCHEMA}.scores\nWHERE 1 = CONTAINS(POINT('ICRS', ra, dec), CIRCLE('ICRS', 186.5, 12.7, 0.5))\n"
+        "ORDER BY separation",
     ),
     (
         "in-force",
@@ -225,6 +234,7 @@ def examples() -> bytes:
         '<!DOCTYPE html>\n<html xmlns="http://www.w3.org/1999/xhtml" lang="en">\n'
         "<head><title>Examples of queries</title></head>\n"
         '<body>\n<h1>Examples of queries</h1>\n<div vocab="http://www.ivoa.net/rdf/examples#">\n'
-        f"{''.join(parts)}</div>\n<p>Functions besides COUNT, SUM, AVG, MIN and MAX: {functions}.</p>\n</body>\n</html>\n"
+        f"{''.join(parts)}</div>\n<p>Functions besides COUNT, SUM, AVG, MIN and MAX: {functions}.</p>\n"
+        "</body>\n</html>\n"
     )
     return page.encode()

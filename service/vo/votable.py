@@ -52,7 +52,9 @@ def write_votable(
     before = before.partition(b"<DATA>")[0].rstrip()
     cells = [CELLS[serialization][c.type]([row[i] for row in rows]) for i, c in enumerate(columns)]
     missing = np.array([[value is None for value in row] for row in rows], dtype=bool)
-    data = (_binary2 if serialization == "binary2" else _tabledata)(cells, missing.reshape(len(rows), len(columns)))
+    data = (_binary2 if serialization == "binary2" else _tabledata)(
+        cells, missing.reshape(len(rows), len(columns))
+    )
     # Behind the table, where DALI 1.1, section 4.4.1, wants it and astropy writes nothing.
     status = b'\n  <INFO name="QUERY_STATUS" value="OVERFLOW"/>' if overflow else b""
     return b"".join([before, b"\n<DATA>", *data, b"</DATA>\n  ", end, status, after])
@@ -135,7 +137,10 @@ def _binary_times(values: list[Any]) -> Iterable[bytes]:
 
 
 def _written_floats(values: list[Any]) -> Iterable[bytes]:
-    return (b"" if value is None else NOT_FINITE.get(text := repr(float(value)), text).encode() for value in values)
+    return (
+        b"" if value is None else NOT_FINITE.get(text := repr(float(value)), text).encode()
+        for value in values
+    )
 
 
 NOT_FINITE = {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}
@@ -188,7 +193,9 @@ def whole(value: Any) -> int:
     if value is None:
         return 0
     if not math.isfinite(value) or abs(value) >= 2**63:
-        raise VoError("a whole number of the result is larger than 64 bits hold: multiply one of its terms by 1.0")
+        raise VoError(
+            "a whole number of the result is larger than 64 bits hold: multiply one of its terms by 1.0"
+        )
     return int(value)
 
 

@@ -47,18 +47,32 @@ def filled(
         engine = open_catalog(url, create=True)
         stack.callback(engine.dispose)
         for model, kind in ((SPECTRA, "spectrum"), (CUTOUTS, "cutout")):
-            register_model(engine, ModelRow(model, model.split("@")[0], kind, "/models", 800, 0.005, [0.5, 0.3, 0.2]))
+            register_model(
+                engine, ModelRow(model, model.split("@")[0], kind, "/models", 800, 0.005, [0.5, 0.3, 0.2])
+            )
         rows = [make_row(i, ra=ra, dec=dec) for i, (ra, dec) in enumerate(POSITIONS)]
         rows.append(
-            make_row(12, object_id=ODD, ra=None, dec=None, reader_flags={"few-pixels"}, flags={"edge"}, redshift=None)
+            make_row(
+                12,
+                object_id=ODD,
+                ra=None,
+                dec=None,
+                reader_flags={"few-pixels"},
+                flags={"edge"},
+                redshift=None,
+            )
         )
         rows.append(
-            make_row(3, kind="cutout", survey="hsc", model=CUTOUTS, path="/data/c.fits", parts={"rarity": 1.5})
+            make_row(
+                3, kind="cutout", survey="hsc", model=CUTOUTS, path="/data/c.fits", parts={"rarity": 1.5}
+            )
         )
         run = open_run(engine, "night", "sdss", "2026-03-01", {"spectrum": SPECTRA, "cutout": CUTOUTS})
         write_batch(engine, run, rows, [])
         finish_if_complete(engine, run)
-        said = [Label(row.object_id, "lens" if i % 2 else "not-lens", "ann") for i, row in enumerate(rows[:5])]
+        said = [
+            Label(row.object_id, "lens" if i % 2 else "not-lens", "ann") for i, row in enumerate(rows[:5])
+        ]
         record_labels(engine, said)
         yield engine
 

@@ -40,14 +40,14 @@ ANSWERS = [
     ("SELECT score FROM peculiar.scores WHERE ra IS NULL", [(12.0,)]),
     ("SELECT COUNT(*) FROM peculiar.scores WHERE ra IS NOT NULL AND kind NOT LIKE 'SPEC%'", [(13,)]),
     ("SELECT COUNT(*) FROM peculiar.scores WHERE kind ILIKE 'SPEC%' AND NOT score NOT BETWEEN 1 AND 3", [(3,)]),
-    ("SELECT 7/2, 7/2., -7/2, 7/0, MOD(7, 3), MOD(-7, 3), MOD(7.5, 2), 2*3+4-1 FROM peculiar.models WHERE kind='cutout'",
-     [(3, 3.5, -3, None, 1, -1, 1.5, 9)]),
+    ("SELECT 7/2, 7/2., -7/2, 7/0, MOD(7, 3), MOD(-7, 3), MOD(7.5, 2), 2*3+4-1 FROM peculiar.models "
+     "WHERE kind = 'cutout'", [(3, 3.5, -3, None, 1, -1, 1.5, 9)]),
     ("SELECT ROUND(2.5), ROUND(-2.346, 2), TRUNCATE(-2.789, 1), ABS(-3), FLOOR(-1.5), CEILING(1.2), POWER(2, 10), "
      "SQRT(16), LOG(EXP(1)), LOG10(1000), DEGREES(PI()), ATAN2(0, -1), COT(ATAN(1)) FROM peculiar.models "
      "WHERE kind = 'cutout'",
      [(3.0, -2.35, -2.7, 3, -2.0, 2.0, 1024.0, 4.0, 1.0, 3.0, 180.0, math.pi, 1.0)]),
-    ("SELECT UPPER(kind) || '!', LOWER('AbC'), COALESCE(NULL, 'x'), COALESCE(ra, 7) FROM peculiar.scores WHERE score = 12",
-     [("SPECTRUM!", "abc", "x", 7.0)]),
+    ("SELECT UPPER(kind) || '!', LOWER('AbC'), COALESCE(NULL, 'x'), COALESCE(ra, 7) FROM peculiar.scores "
+     "WHERE score = 12", [("SPECTRUM!", "abc", "x", 7.0)]),
     ("SELECT s.score, o.night, m.name FROM peculiar.scores AS s JOIN peculiar.observations o USING (observation_key) "
      "INNER JOIN peculiar.models AS m ON s.model = m.model WHERE s.score = 4", [(4.0, "2026-03-01", "sdss")]),
     ("SELECT COUNT(*), COUNT(l.label) FROM peculiar.objects o LEFT OUTER JOIN peculiar.labels l "
@@ -57,14 +57,16 @@ ANSWERS = [
     ("SELECT COUNT(*) FROM peculiar.labels NATURAL JOIN peculiar.objects", [(6,)]),
     ("SELECT COUNT(*) FROM peculiar.models a, peculiar.models b", [(4,)]),
     ("SELECT COUNT(*) FROM peculiar.models a CROSS JOIN peculiar.models b WHERE a.model < b.model", [(1,)]),
-    ("SELECT t.n FROM (SELECT kind, COUNT(*) AS n FROM peculiar.scores GROUP BY kind) AS t WHERE t.kind='cutout'", [(1,)]),
+    ("SELECT t.n FROM (SELECT kind, COUNT(*) AS n FROM peculiar.scores GROUP BY kind) AS t "
+     "WHERE t.kind='cutout'", [(1,)]),
     ("SELECT COUNT(*) FROM peculiar.objects WHERE object_key IN (SELECT object_key FROM peculiar.labels "
      "WHERE label = 'lens')", [(3,)]),
     ("SELECT COUNT(*) FROM peculiar.objects o WHERE NOT EXISTS (SELECT * FROM peculiar.labels l "
      "WHERE l.object_key = o.object_key)", [(8,)]),
     ("SELECT score FROM peculiar.scores s WHERE score = (SELECT MAX(score) FROM peculiar.scores t "
      "WHERE t.kind = s.kind) ORDER BY score", [(3.0,), (12.0,)]),
-    ("SELECT COUNT(*) FROM peculiar.scores WHERE scored_at > '2026-01-01T00:00:00Z' AND scored_at < '2999-01-01'", [(14,)]),
+    ("SELECT COUNT(*) FROM peculiar.scores WHERE scored_at > '2026-01-01T00:00:00Z' "
+     "AND scored_at < '2999-01-01'", [(14,)]),
     ("SELECT misfit_like.chi2_tail, rarity FROM peculiar.scores misfit_like WHERE kind = 'cutout'", [(None, 1.5)]),
     ("SELECT object_id, flags FROM peculiar.scores WHERE flags LIKE '%few%'",
      [("field/7 é <&>", "edge,few-pixels")]),
@@ -238,14 +240,19 @@ def test_only_public_tables_are_read(reader: Reader) -> None:
         tables = with_tap_schema(public_tables(connection))
         for name in tables:
             sql = str(translate(f"SELECT * FROM {name}", tables, connection).sql.compile(connection))
-            assert not any(secret in sql for secret in ("api_keys", "sha256" if "observations" not in name else "-", "vo_jobs"))
+            assert not any(
+                secret in sql
+                for secret in ("api_keys", "sha256" if "observations" not in name else "-", "vo_jobs")
+            )
 
 
 def test_rows_are_those_of_an_export(reader: Reader, filled: sa.Engine, tmp_path: Path) -> None:
     export_rows(filled, tmp_path / "all.csv")
     result = reader.run("SELECT * FROM peculiar.scores", 100, 30)
     names = [column.name for column in result.columns]
-    found = {(row["path"], row["model"]): row for row in (dict(zip(names, r, strict=True)) for r in result.rows)}
+    found = {
+        (row["path"], row["model"]): row for row in (dict(zip(names, r, strict=True)) for r in result.rows)
+    }
     with (tmp_path / "all.csv").open() as file:
         wanted = list(csv.DictReader(file))
     assert len(wanted) == len(found) == 14
@@ -305,9 +312,9 @@ def test_distances_and_circles(ask: Ask, apart: Any) -> None:
     assert ask(f"SELECT COUNT(*) FROM peculiar.objects WHERE {within.format(0.5)} = 1") == [(0,)]
     nobody = ask("SELECT CONTAINS(POINT(ra, dec), CIRCLE(0, 0, 9)) FROM peculiar.scores WHERE ra IS NULL")
     assert nobody == [(None,)]
-    assert ask("SELECT COORD1(POINT(ra, dec)), COORD2(POINT(ra, dec)) FROM peculiar.scores WHERE score = 10") == [
-        (10.0, 20.0)
-    ]
+    assert ask(
+        "SELECT COORD1(POINT(ra, dec)), COORD2(POINT(ra, dec)) FROM peculiar.scores WHERE score = 10"
+    ) == [(10.0, 20.0)]
 
 
 def test_maxrec_and_top(reader: Reader) -> None:
@@ -331,7 +338,7 @@ LONG = "SELECT COUNT(*) FROM " + ", ".join(f"TAP_SCHEMA.columns t{i}" for i in r
 
 
 def test_a_query_that_takes_too_long_is_ended(reader: Reader) -> None:
-    with pytest.raises(TooSlowError, match="longer than 0.2 s"):
+    with pytest.raises(TooSlowError, match=r"longer than 0\.2 s"):
         reader.run(LONG, 10, 0.2)
     assert reader.run("SELECT COUNT(*) FROM peculiar.models", 10, 30).rows == [(2,)]
 
@@ -346,11 +353,13 @@ def test_a_query_can_be_stopped(reader: Reader) -> None:
 
 
 WORDS = [
-    "SELECT", "TOP", "3", "DISTINCT", "*", "FROM", "peculiar.scores", "AS", "s", ",", "(", ")", "WHERE", "score", "ra", "dec",
-    "kind", "s.ra", ">", "=", "<>", "1", "0.5", "'spectrum'", "''", "AND", "OR", "NOT", "IN", "BETWEEN", "LIKE", "IS", "NULL",
-    "GROUP BY", "HAVING", "ORDER BY", "COUNT", "AVG", "CONTAINS", "POINT", "CIRCLE", "+", "-", "/", "||", "JOIN", "USING",
-    "ON", "EXISTS", "TAP_SCHEMA.tables", '"', "'", ";", "--", "\n", "pg_sleep", "OFFSET", "DESC", "1e400", "é", "\x00", ".",
-    "SELECT COUNT(*) FROM peculiar.scores", "WHERE score > 1", "CONTAINS(POINT(ra, dec), CIRCLE(1, 2, 3)) = 1", "scored_at",
+    "SELECT", "TOP", "3", "DISTINCT", "*", "FROM", "peculiar.scores", "AS", "s", ",", "(", ")", "WHERE",
+    "score", "ra", "dec", "kind", "s.ra", ">", "=", "<>", "1", "0.5", "'spectrum'", "''", "AND", "OR",
+    "NOT", "IN", "BETWEEN", "LIKE", "IS", "NULL", "GROUP BY", "HAVING", "ORDER BY", "COUNT", "AVG",
+    "CONTAINS", "POINT", "CIRCLE", "+", "-", "/", "||", "JOIN", "USING", "ON", "EXISTS",
+    "TAP_SCHEMA.tables", "\"", "'", ";", "--", "\n", "pg_sleep", "OFFSET", "DESC", "1e400", "é", "\x00",
+    ".", "SELECT COUNT(*) FROM peculiar.scores", "WHERE score > 1",
+    "CONTAINS(POINT(ra, dec), CIRCLE(1, 2, 3)) = 1", "scored_at",
 ]  # fmt: skip
 
 
@@ -360,7 +369,11 @@ WORDS = [
 )  # fmt: skip
 @given(st.lists(st.sampled_from(WORDS), max_size=14).map(" ".join) | st.text(max_size=60))
 def test_whatever_is_sent_is_answered(reader: Reader, query: str) -> None:
-    for text in (query, f"SELECT {query} FROM peculiar.scores", f"SELECT ra FROM peculiar.scores WHERE {query}"):
+    for text in (
+        query,
+        f"SELECT {query} FROM peculiar.scores",
+        f"SELECT ra FROM peculiar.scores WHERE {query}",
+    ):
         try:
             reader.run(text, 3, 5)
         except VoError as error:

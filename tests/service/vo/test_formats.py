@@ -77,7 +77,10 @@ def test_votable_comes_back(serialization: str, version: str) -> None:
 def test_votlint_is_content(name: str, rows: list[Any], stilts: str, tmp_path: Path) -> None:
     (tmp_path / "result.xml").write_bytes(find_format(name).write(result(rows, overflow=True)))
     done = subprocess.run(
-        [stilts, "votlint", "ucd=true", "unit=true", tmp_path / "result.xml"], capture_output=True, text=True, check=False
+        [stilts, "votlint", "ucd=true", "unit=true", tmp_path / "result.xml"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout.strip(), done.stderr.strip()) == (0, "", "")
 
@@ -92,14 +95,17 @@ def test_overflow_is_said_behind_the_table() -> None:
 def test_csv_tsv_and_json_come_back() -> None:
     lines = find_format("csv").write(result()).decode().split("\r\n")
     assert lines[0] == "name,ra,n,small,at,ra_2,x0,x1,x2,x3,x4"
-    assert lines[1] == "\"é <&> \"\"'\",1.25,4611686018427387904,7,2026-03-01T16:00:00.250000,-1e-300,0.5,0.5,0.5,0.5,0.5"
+    assert (
+        lines[1]
+        == '"é <&> ""\'",1.25,4611686018427387904,7,2026-03-01T16:00:00.250000,-1e-300,0.5,0.5,0.5,0.5,0.5'
+    )
     assert lines[3] == "," * 10
     assert find_format("text/tab-separated-values").write(result()).decode().count("\t") == 50
     document = json.loads(find_format("application/json").write(result(overflow=True)))
     assert document["overflow"] is True
     assert document["metadata"][1] == {
-        "name": "ra", "datatype": "double", "arraysize": None, "xtype": None, "unit": "deg", "ucd": "pos.eq.ra;meta.main",
-        "description": "right ascension",
+        "name": "ra", "datatype": "double", "arraysize": None, "xtype": None, "unit": "deg",
+        "ucd": "pos.eq.ra;meta.main", "description": "right ascension",
     }  # fmt: skip
     assert document["data"][0][:5] == ["é <&> \"'", 1.25, 2**62, 7, "2026-03-01T16:00:00.250000"]
     assert document["data"][1][1] is None and document["data"][2] == [None] * 11
@@ -116,7 +122,11 @@ def test_fits_and_parquet_come_back(rows: list[Any]) -> None:
         assert header["TUCD2"] == "pos.eq.ra;meta.main" and header["TUNIT2"] == "deg" and header["OVERFLOW"]
         assert len(table) == len(rows)
         if rows:
-            assert table["ra"][0] == 1.25 and table["n"][0] == 2**62 and table["at"][0] == "2026-03-01T16:00:00.250000"
+            assert (
+                table["ra"][0] == 1.25
+                and table["n"][0] == 2**62
+                and table["at"][0] == "2026-03-01T16:00:00.250000"
+            )
             assert table["name"][0] == "\\xe9 <&> \"'" and math.isnan(table["ra"][2])
     table = pq.read_table(io.BytesIO(find_format("parquet").write(result(rows))))
     assert table.num_rows == len(rows) and table.schema.field("ra").metadata[b"unit"] == b"deg"
@@ -147,8 +157,10 @@ def test_a_number_that_64_bits_do_not_hold_is_refused() -> None:
 
 
 def test_an_error_is_a_votable(stilts: str, tmp_path: Path) -> None:
-    document = error_document("no column <\x00\ud800> & \"more\"")
+    document = error_document('no column <\x00\ud800> & "more"')
     assert b'value="ERROR"' in document and b"no column &lt;  &gt; &amp;" in document
     (tmp_path / "error.xml").write_bytes(document)
-    done = subprocess.run([stilts, "votlint", tmp_path / "error.xml"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [stilts, "votlint", tmp_path / "error.xml"], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout.strip(), done.stderr.strip()) == (0, "", "")

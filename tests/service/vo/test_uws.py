@@ -66,7 +66,9 @@ def test_a_job_from_pending_to_completed(jobs: Jobs) -> None:
 
 def test_parameters_change_while_it_is_pending(jobs: Jobs) -> None:
     job_id = jobs.create(None, QUERY)
-    jobs.set_parameters(job_id, None, [("QUERY", "SELECT COUNT(*) AS m FROM peculiar.models"), ("RUNID", "mine")])
+    jobs.set_parameters(
+        job_id, None, [("QUERY", "SELECT COUNT(*) AS m FROM peculiar.models"), ("RUNID", "mine")]
+    )
     jobs.set_seconds(job_id, None, 7)
     jobs.run(job_id, None)
     assert until(jobs, job_id, "COMPLETED").seconds == 7
@@ -84,7 +86,9 @@ def test_parameters_change_while_it_is_pending(jobs: Jobs) -> None:
         (("UPLOAD", "t,http://x"), "uploaded"),
     ],
 )
-def test_what_cannot_be_done_is_an_error_with_a_reason(jobs: Jobs, changed: tuple[str, str], words: str) -> None:
+def test_what_cannot_be_done_is_an_error_with_a_reason(
+    jobs: Jobs, changed: tuple[str, str], words: str
+) -> None:
     job_id = jobs.create(None, [pair for pair in QUERY if pair[0] != changed[0]] + [changed])
     jobs.run(job_id, None)
     job = until(jobs, job_id, "ERROR")
@@ -179,7 +183,10 @@ def test_a_restart(jobs: Jobs, filled: sa.Engine, reader: Reader) -> None:
     try:
         assert "run it again" in (until(again, ids["EXECUTING"], "ERROR").error or "")
         until(again, ids["QUEUED"], "COMPLETED")
-        assert [again.get(ids[phase], None).phase for phase in ("PENDING", "COMPLETED")] == ["PENDING", "COMPLETED"]
+        assert [again.get(ids[phase], None).phase for phase in ("PENDING", "COMPLETED")] == [
+            "PENDING",
+            "COMPLETED",
+        ]
     finally:
         again.close()
 
