@@ -17,6 +17,10 @@ class Settings(BaseSettings):
     database_url: str = Field(
         "sqlite:///peculiar.db", description="the catalog; postgresql+psycopg://… in production"
     )
+    vo_database_url: str | None = Field(
+        None,
+        description="the catalog again, for /vo: of a role that may only read; unset: database_url, read-only",
+    )
     broker_url: str = Field(
         "memory://",
         description="the queue; memory:// runs a worker inside this process, redis:// or amqp:// in production",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,13 @@ def real_data() -> Path:
 @pytest.fixture
 def postgres_url() -> Iterator[str]:
     """URL of a new, empty PostgreSQL database."""
+    with new_postgres() as url:
+        yield url
+
+
+@contextmanager
+def new_postgres() -> Iterator[str]:
+    """A PostgreSQL database for as long as the block runs; for fixtures that many tests share."""
     import sqlalchemy as sa
 
     server = sa.make_url(_server("POSTGRES", "a PostgreSQL account that may create databases"))

@@ -4,9 +4,10 @@
 #     tests/services.sh COMMAND [ARGUMENT…]
 #
 # Servers named by PECULIAR_TEST_POSTGRES or PECULIAR_TEST_REDIS are used as they are. Any other is started on a
-# free loopback port in a scratch folder, from the programs found on this machine; programs that are missing, and
-# the browser for the tests of the page (PECULIAR_TEST_CHROMIUM names another), are installed with apt-get where that
-# may be done without a password. Both servers are stopped when the command ends.
+# free loopback port in a scratch folder, from the programs found on this machine; programs that are missing, with
+# the browser for the tests of the page (PECULIAR_TEST_CHROMIUM names another) and STILTS, which validates the Virtual
+# Observatory's protocols from outside, are installed with apt-get where that may be done without a password. Both
+# servers are stopped when the command ends.
 set -euo pipefail
 
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/peculiar-test.XXXXXX")
@@ -64,7 +65,7 @@ find_redis() {  # sets redis_server; valkey speaks the same protocol
   [ -n "$redis_server" ]
 }
 
-install() {  # install PACKAGE VARIABLE
+install() {  # install PACKAGE [VARIABLE]
   local sudo=()
   if [ "$(id -u)" != 0 ]; then sudo=(sudo -n); fi
   if command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; then
@@ -74,7 +75,7 @@ install() {  # install PACKAGE VARIABLE
     if "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
          apt-get install -y -qq --no-install-recommends "$1" >&2; then return; fi
   fi
-  die "the tests need $1: install it (apt-get install $1), or let $2 name one"
+  die "the tests need $1: install it (apt-get install $1)${2:+, or let $2 name one}"
 }
 
 free_port() {
@@ -126,6 +127,7 @@ start_redis() {
 if [ -z "${PECULIAR_TEST_CHROMIUM:-}" ] && ! command -v chromium >/dev/null; then
   install chromium PECULIAR_TEST_CHROMIUM
 fi
+if ! command -v stilts >/dev/null; then install stilts; fi
 if [ -z "${PECULIAR_TEST_POSTGRES:-}" ]; then start_postgres; fi
 if [ -z "${PECULIAR_TEST_REDIS:-}" ]; then start_redis; fi
 say "PostgreSQL: $PECULIAR_TEST_POSTGRES   Redis: $PECULIAR_TEST_REDIS"

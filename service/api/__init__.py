@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.gzip import GZipMiddleware
 
 from peculiar import __version__
-from service.api import digests, examining, exporting, page, problems, routes, searches
+from service.api import digests, examining, exporting, page, problems, routes, searches, vo
 from service.api.access import AccessLog
 from service.api.guard import RateLimit
 from service.api.limits import BodyLimit
@@ -18,13 +20,15 @@ from service.catalog.maps import Atlases
 from service.catalog.nearest import LatentCache
 from service.queue import make_app
 from service.settings import Settings
+from service.vo.execute import Reader
+from service.vo.uws import Jobs
 
 MAX_BODY = 2_000_000
 """Bytes in the body of a request that brings no file."""
 ROUTERS = (
     # The page's come first: `/objects/{object_id}` takes whatever begins like this and is not named before it.
     *page.ROUTERS, *routes.ROUTERS, exporting.router, examining.router, searches.reading, searches.labelling,
-    digests.router,
+    digests.router, *vo.ROUTERS,
 )  # fmt: skip
 
 
@@ -40,7 +44,10 @@ def make_api(
 
     @asynccontextmanager
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
+        api.state.vo_jobs.start()
         yield
+        api.state.vo_jobs.close()
+        api.state.vo_reader.dispose()
         engine.dispose()
 
     # The page of documentation comes with its scripts: a browser in an observatory may reach no other host.
@@ -50,7 +57,8 @@ def make_api(
         version=__version__,
         summary="Calibrated anomaly scores for spectra and image cutouts.",
         description="Angles are in degrees (ICRS), times in UTC. Errors are problem documents (RFC 9457). "
-        "Where keys are asked for, send one as `Authorization: Bearer KEY`.",
+        "Where keys are asked for, send one as `Authorization: Bearer KEY`. The protocols of the Virtual Observatory "
+        "are under /vo/cone and /vo/tap.",
         license_info={"name": "BSD-3-Clause", "identifier": "BSD-3-Clause"},
         lifespan=lifespan,
     )
@@ -63,11 +71,15 @@ def make_api(
     api.state.examine = examine
     api.state.latents = LatentCache(engine)
     api.state.atlases = Atlases(engine)
+    api.state.started_at = datetime.now(UTC)
+    api.state.vo_reader = Reader(settings.vo_database_url or settings.database_url)
+    api.state.vo_jobs = Jobs(engine, api.state.vo_reader)
     for router in ROUTERS:
         api.include_router(router)
     page.mount(api)
     problems.install(api)
     api.add_middleware(BodyLimit, limit=MAX_BODY, by_path={examining.PATH: examining.MAX_UPLOAD})
+    api.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)
     api.add_middleware(AccessLog)
     _document_problems(api)
     return api

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
 from collections.abc import Callable
@@ -48,9 +49,11 @@ def limited(request: Request) -> None:
     _take(request, f"address {request.client.host if request.client else ''}")
 
 
-def allow(role: str) -> Callable[..., None]:
+def allow(role: str, basic: bool = False) -> Callable[..., None]:
     """Dependency of routes for this role and those above it.
 
+    With ``basic``, a key may also come as the password of HTTP's basic authentication, whatever the user is called:
+    many clients know nothing else.
     Without a key, or with a bad one, an address has its limit, which makes trying keys slow.
     """
 
@@ -60,12 +63,15 @@ def allow(role: str) -> Callable[..., None]:
         state = request.app.state
         if not state.keys_required:
             return limited(request)
-        caller = find_caller(state.engine, given.credentials) if given else None
+        key = given.credentials if given else _password(request) if basic else None
+        caller = find_caller(state.engine, key) if key else None
         if caller is None:
             limited(request)
-            what = "this key is not good: it is misspelt or revoked" if given else "this needs a key"
+            what = "this key is not good: it is misspelt or revoked" if key else "this needs a key"
+            how = ", or as a password" if basic else ""
+            challenge = 'Basic realm="peculiar", Bearer' if basic else "Bearer"
             raise ProblemError(
-                401, f"{what}; send one as `Authorization: Bearer KEY`", {"WWW-Authenticate": "Bearer"}
+                401, f"{what}; send one as `Authorization: Bearer KEY`{how}", {"WWW-Authenticate": challenge}
             )
         request.state.caller = caller.name
         _take(request, f"key {caller.name}")
@@ -75,6 +81,16 @@ def allow(role: str) -> Callable[..., None]:
             )
 
     return check
+
+
+def _password(request: Request) -> str | None:
+    scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(encoded, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return None
 
 
 def _take(request: Request, caller: str) -> None:

@@ -1,27 +1,30 @@
-"""The catalog as a file: parquet, FITS table, VOTable or CSV, by the file's ending.
+"""The catalog as a file: parquet, FITS table, VOTable or CSV, or a HATS folder, by the ending.
 
-Parquet and CSV are written as the rows come from the database; FITS and VOTable need all of them in memory.
+Parquet, CSV and HATS are written as the rows come from the database; FITS and VOTable need all of them in memory.
 """
 
 from __future__ import annotations
 
 import csv
 import math
+import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 
 from service.catalog.columns import FAILURE, ROW, Column, part_columns
 from service.catalog.engine import CatalogError
 from service.catalog.filters import Filters
+from service.catalog.hats import PROPERTIES, partitions, write_hats
 from service.catalog.lens import LensFraction, lens_fractions
 from service.catalog.ranking import chosen_models, finish_rows, flat, select_rows
 from service.catalog.registry import find_models, list_models
-from service.catalog.schema import failures, scores
+from service.catalog.schema import failures, objects, scores
 from service.catalog.statements import json_keys
 
 ROWS_AT_ONCE = 10_000
@@ -32,6 +35,7 @@ FORMATS = {
     ".vot": "votable",
     ".votable": "votable",
     ".xml": "votable",
+    ".hats": "hats",
 }
 
 Rows = Iterator[list[dict[str, Any]]]
@@ -40,6 +44,7 @@ Rows = Iterator[list[dict[str, Any]]]
 def export_rows(engine: sa.Engine, out: Path, model: str | None = None) -> int:
     """Write the current rows of one model (id or name), or of all, by observation; returns how many.
 
+    A HATS folder leaves out rows without a position.
     The columns are those of ``columns.ROW`` and one for each score component. The file is complete or absent.
     Raises CatalogError for an unknown model or ending, or where the file cannot be written.
     """
@@ -47,10 +52,12 @@ def export_rows(engine: sa.Engine, out: Path, model: str | None = None) -> int:
     models = find_models(engine, model) if model is not None else list_models(engine)
     ids = [entry["id"] for entry in models]
     with engine.connect() as connection:
+        columns, fractions = _columns(connection, ids), lens_fractions(connection, ids)
         wanted = select_rows().where(scores.c.model_id.in_(ids))
+        if FORMATS[out.suffix.lower()] == "hats":
+            return _export_hats(engine, out, columns, wanted, fractions)
         wanted = wanted.order_by(scores.c.observation_id, scores.c.model_id)
-        columns = _columns(connection, ids)
-        return _write(out, columns, _finished(connection, wanted, lens_fractions(connection, ids)))
+        return _write(out, columns, _finished(connection, wanted, fractions))
 
 
 def export_outliers(engine: sa.Engine, out: Path, filters: Filters, limit: int | None = None) -> int:
@@ -106,9 +113,54 @@ def _finished(
     return ([flat(row) for row in finish_rows(part, fractions)] for part in result.mappings().partitions())
 
 
+def _export_hats(
+    engine: sa.Engine, out: Path, columns: Sequence[Column], wanted: sa.Select[Any], fractions: Any
+) -> int:
+    """The rows with positions; a HATS folder that is there already is replaced, anything else is not."""
+    if out.exists() and not (out / PROPERTIES).is_file():
+        raise CatalogError(f"{out} is there already, and is no HATS catalog: give another name")
+    placed = wanted.where(objects.c.healpix29.is_not(None))
+    index = placed.with_only_columns(objects.c.healpix29, maintain_column_froms=True)
+    ordered = placed.add_columns(objects.c.healpix29).order_by(
+        objects.c.healpix29, scores.c.observation_id, scores.c.model_id
+    )
+    unfinished = out.with_name(f".{out.stem}.{uuid.uuid4().hex[:8]}")
+    # Both readings have to see the same rows.
+    level = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+    with engine.connect().execution_options(**level) as connection:
+        read = np.fromiter(
+            connection.scalars(index.execution_options(yield_per=ROWS_AT_ONCE)), dtype=np.int64
+        )
+        pixels = partitions(np.sort(read))
+        if not pixels:
+            raise CatalogError("no row has a position, and HATS is partitioned by position")
+        result = connection.execute(ordered.execution_options(yield_per=ROWS_AT_ONCE)).mappings()
+        rows = (
+            (source["healpix29"], flat(row))
+            for part in result.partitions()
+            for source, row in zip(part, finish_rows(part, fractions), strict=True)
+        )
+        try:
+            n = write_hats(unfinished, _arrow_schema(columns), rows, pixels)
+            if out.exists():
+                old = out.with_name(f".{out.stem}.{uuid.uuid4().hex[:8]}")
+                out.rename(old)
+                shutil.rmtree(old)
+            unfinished.rename(out)
+        except OSError as error:
+            raise CatalogError(f"cannot write {out}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return n
+
+
 def export_failures(engine: sa.Engine, out: Path) -> int:
     """Write the failures, by path; returns how many. Raises as ``export_rows``."""
     check_ending(out)
+    if FORMATS[out.suffix.lower()] == "hats":
+        raise CatalogError(
+            "failures have no positions, and HATS is partitioned by position: choose another ending"
+        )
     f = failures.c
     wanted = sa.select(
         f.path,
@@ -169,13 +221,25 @@ def _write_parquet(out: Path, columns: Sequence[Column], batches: Rows) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    schema = _arrow_schema(columns)
+    n = 0
+    with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+        for rows in batches:
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            n += len(rows)
+    return n
+
+
+def _arrow_schema(columns: Sequence[Column]) -> Any:
+    import pyarrow as pa
+
     types = {
         "text": pa.string(),
         "float": pa.float64(),
         "int": pa.int64(),
         "time": pa.timestamp("us", tz="UTC"),
     }
-    schema = pa.schema(
+    return pa.schema(
         [
             pa.field(
                 c.name, types[c.type], metadata={"unit": c.unit, "ucd": c.ucd, "description": c.description}
@@ -183,12 +247,6 @@ def _write_parquet(out: Path, columns: Sequence[Column], batches: Rows) -> int:
             for c in columns
         ]
     )
-    n = 0
-    with pq.ParquetWriter(out, schema, compression="zstd") as writer:
-        for rows in batches:
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-            n += len(rows)
-    return n
 
 
 def _write_table(out: Path, columns: Sequence[Column], batches: Rows) -> int:

@@ -19,6 +19,8 @@ BASE_PIXEL_WIDTH = 58.6
 """Degrees, of a pixel of order 0; each further order halves it."""
 FINEST_CONE_ORDER = 20
 """Of the pixels that cover a cone: 0.2 arcsec. Smaller cones gain nothing from finer ones."""
+ROUNDING = 4e-16
+"""The last bit of a unit vector, 5e-11 arcsec, which must not decide about a cone of radius 0 or 180."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +115,8 @@ def ranges_of(pixels: np.ndarray, order: int) -> list[tuple[int, int]]:
     return [(int(start) << shift, int(end) << shift) for start, end in zip(starts, ends, strict=True)]
 
 
-def in_cone(cone: Cone) -> sa.ColumnElement[bool]:
-    """The condition on ``objects``: an indexed covering, then the exact distance.
+def in_cone(cone: Cone, key: sa.ColumnElement[int] = objects.c.id) -> sa.ColumnElement[bool]:
+    """The condition on ``objects``, or on a column of their numbers: an indexed covering, then the exact distance.
 
     Two unit vectors at angle θ lie 2 sin(θ/2) apart, so |v − c|² ≤ (2 sin(r/2))².
     """
@@ -123,8 +125,7 @@ def in_cone(cone: Cone) -> sa.ColumnElement[bool]:
     near = objects.alias("near")
     column = near.c
     dx, dy, dz = column.x - x, column.y - y, column.z - z
-    # The last bit of a unit vector, 5e-11 arcsec, must not decide about a cone of radius 0 or 180.
-    chord = 2 * np.sin(np.radians(cone.radius) / 2) + 4e-16
+    chord = 2 * np.sin(np.radians(cone.radius) / 2) + ROUNDING
     exact = dx * dx + dy * dy + dz * dz <= float(chord**2)
     ranges = [sa.and_(column.healpix29 >= low, column.healpix29 < high) for low, high in cone_ranges(cone)]
-    return objects.c.id.in_(sa.select(column.id).where(sa.or_(*ranges), exact))
+    return key.in_(sa.select(column.id).where(sa.or_(*ranges), exact))

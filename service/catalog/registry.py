@@ -45,7 +45,7 @@ def register_model(engine: sa.Engine, model: ModelRow, promote: bool = False, by
         n = len(model.cluster_weights)
         weights = [float(weight) for weight in model.cluster_weights]
         CLUSTERS.write(connection, {"model_id": [model.id] * n, "cluster": range(n), "weight": weights})
-        if promote or model.kind not in _holders(connection):
+        if promote or model.kind not in holders(connection):
             _promote(connection, model.id, model.kind, by)
 
 
@@ -89,12 +89,12 @@ def list_promotions(engine: sa.Engine) -> list[dict[str, Any]]:
 
 def _promote(connection: sa.Connection, model_id: str, kind: str, by: str) -> None:
     """A model that is in force already is not promoted again: rolling back would seem to do nothing."""
-    if _holders(connection).get(kind) != model_id:
+    if holders(connection).get(kind) != model_id:
         row = {"kind": kind, "model_id": model_id, "by": by, "at": datetime.now(UTC)}
         connection.execute(sa.insert(promotions).values(row))
 
 
-def _holders(connection: sa.Connection) -> dict[str, str]:
+def holders(connection: sa.Connection) -> dict[str, str]:
     """The id of the model in force by kind."""
     wanted = sa.select(promotions.c.kind, promotions.c.model_id).where(HOLDING).order_by(promotions.c.id)
     return {row.kind: row.model_id for row in connection.execute(wanted)}
@@ -107,10 +107,8 @@ def list_models(engine: sa.Engine, kind: str | None = None) -> list[dict[str, An
     if kind is not None:
         wanted = wanted.where(models.c.kind == kind)
     with engine.connect() as connection:
-        holders = set(_holders(connection).values())
-        return [
-            dict(row) | {"in_force": row["id"] in holders} for row in connection.execute(wanted).mappings()
-        ]
+        held = set(holders(connection).values())
+        return [dict(row) | {"in_force": row["id"] in held} for row in connection.execute(wanted).mappings()]
 
 
 def find_models(engine: sa.Engine, name: str, kind: str | None = None) -> list[dict[str, Any]]:
@@ -138,7 +136,7 @@ def newest_by_kind(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def models_in_force(engine: sa.Engine) -> dict[str, str]:
     """The id of the model in force by kind."""
     with engine.connect() as connection:
-        return _holders(connection)
+        return holders(connection)
 
 
 def ranked_models(

@@ -277,3 +277,26 @@ searches = sa.Table(
     sa.Column("query", Json, nullable=False, comment="parameters of GET /outliers"),
     sa.Column("created_at", UTCDateTime, nullable=False),
 )
+
+vo_jobs = sa.Table(
+    "vo_jobs",
+    metadata,
+    sa.Column("id", CleanText, primary_key=True),
+    sa.Column("owner", CleanText, comment="name of the key; null without keys"),
+    sa.Column("phase", CleanText, nullable=False, comment="as UWS has them"),
+    sa.Column("created_at", UTCDateTime, nullable=False),
+    sa.Column("started_at", UTCDateTime),
+    sa.Column("ended_at", UTCDateTime),
+    sa.Column("seconds", sa.Integer, nullable=False, comment="that it may run"),
+    sa.Column("destruction", UTCDateTime, nullable=False, index=True, comment="when it is forgotten"),
+    sa.Column("parameters", CleanText, nullable=False, comment="JSON: [[name, value], …]"),
+    sa.Column("error", CleanText),
+)
+
+vo_results = sa.Table(
+    "vo_results",
+    metadata,
+    sa.Column("job_id", CleanText, sa.ForeignKey("vo_jobs.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("media_type", CleanText, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+)

@@ -13,13 +13,13 @@ from service.cli import console
 @click.option(
     "--out",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write; .parquet, .fits, .vot, .xml or .csv say how.",
+    type=click.Path(path_type=Path),
+    help="File to write; .parquet, .fits, .vot, .xml or .csv say how. A folder called .hats is for cross-matches.",
 )
 @click.option("--model", help="Only the scores of this model, by name or id.")
 @click.option("--failures", is_flag=True, help="Write what could not be scored, and why, instead.")
 def command(out: Path, model: str | None, failures: bool) -> None:
-    """Write the catalog as parquet, FITS table, VOTable or CSV."""
+    """Write the catalog as parquet, FITS table, VOTable or CSV, or as a HATS folder."""
     from service.catalog.engine import CatalogError, open_catalog
     from service.catalog.export import check_ending, export_failures, export_rows
 

@@ -1,0 +1,199 @@
+"""Results and errors as documents: VOTable, CSV, TSV, JSON, FITS, Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from service.catalog.columns import Column
+from service.vo.errors import VoError
+from service.vo.execute import Result
+from service.vo.tap_schema import ARRAYSIZES, VOTABLE_TYPES, XTYPES
+from service.vo.votable import MEDIA_TYPE, SERIALIZATIONS, VERSION, VERSIONS, iso, whole, write_votable
+
+MISSING_INT = -(2**63)
+"""What stands for NULL in FITS columns of whole numbers, which cannot be empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One way to write a result."""
+
+    media_type: str
+    """Of the response"""
+    write: Callable[[Result], bytes]
+    ending: str
+
+
+def find_format(wanted: str | None) -> Format:
+    """The format of this RESPONSEFORMAT: a media type or a short name. Raises VoError for one that is not known."""
+    text = (wanted or "votable").strip().lower()
+    name, *parameters = (part.strip() for part in text.split(";"))
+    options = dict(part.partition("=")[::2] for part in parameters if part)
+    options = {key.strip(): value.strip(" \"'") for key, value in options.items()}
+    if name in (
+        "votable",
+        "text/xml",
+        "application/xml",
+        MEDIA_TYPE,
+        f"{MEDIA_TYPE}/td",
+        "votable/td",
+        "votable/b2",
+    ):
+        kind = {"votable/td": "tabledata", "votable/b2": "binary2"}.get(name)
+        return _votable(text, name, options.get("serialization") or kind or "binary2", options.get("version"))
+    for aliases, found in FORMATS:
+        if name in aliases:
+            return found
+    raise VoError(f"RESPONSEFORMAT {text[:100]!r} is not known; there are {', '.join(SHORT_NAMES)}")
+
+
+def _votable(text: str, name: str, serialization: str, version: str | None) -> Format:
+    if serialization not in SERIALIZATIONS:
+        raise VoError(f"a VOTable is serialized as BINARY2 or TABLEDATA here, not as {serialization[:30]!r}")
+    if version is not None and version not in VERSIONS:
+        raise VoError(f"VOTable is written in version {', '.join(VERSIONS)}, not {version[:20]!r}")
+    media_type = (
+        text if name == MEDIA_TYPE else "text/xml" if name in ("text/xml", "application/xml") else MEDIA_TYPE
+    )
+    if name == f"{MEDIA_TYPE}/td":
+        media_type = f"{MEDIA_TYPE};serialization=tabledata"
+
+    def write(result: Result) -> bytes:
+        names = unique_names(result.columns)
+        return write_votable(
+            result.columns, names, result.rows, result.overflow, serialization, version or VERSION
+        )
+
+    return Format(media_type, write, "xml")
+
+
+def unique_names(columns: Sequence[Column]) -> list[str]:
+    """Their names, with numbers behind those that came before."""
+    names: list[str] = []
+    for column in columns:
+        name, n = column.name, 2
+        while name.lower() in [taken.lower() for taken in names]:
+            name, n = f"{column.name}_{n}", n + 1
+        names.append(name)
+    return names
+
+
+def _separated(separator: str) -> Callable[[Result], bytes]:
+    def write(result: Result) -> bytes:
+        out = io.StringIO()
+        writer = csv.writer(out, delimiter=separator, lineterminator="\r\n" if separator == "," else "\n")
+        writer.writerow(unique_names(result.columns))
+        for row in result.rows:
+            writer.writerow(["" if value is None else _plain(value) for value in row])
+        return out.getvalue().encode()
+
+    return write
+
+
+def _plain(value: Any) -> Any:
+    return iso(value) if isinstance(value, datetime) else value
+
+
+def _json(result: Result) -> bytes:
+    described = [
+        {
+            "name": column.name,
+            "datatype": VOTABLE_TYPES[column.type],
+            "arraysize": ARRAYSIZES.get(column.type),
+            "xtype": XTYPES.get(column.type),
+            "unit": column.unit or None,
+            "ucd": column.ucd or None,
+            "description": column.description or None,
+        }
+        for column in result.columns
+    ]
+    data = [[_finite(_plain(value)) for value in row] for row in result.rows]
+    document = {"metadata": described, "data": data, "overflow": result.overflow}
+    return json.dumps(document, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _fits(result: Result) -> bytes:
+    from astropy.io import fits
+
+    columns = []
+    for i, (name, column) in enumerate(zip(unique_names(result.columns), result.columns, strict=True)):
+        values = [row[i] for row in result.rows]
+        data: np.ndarray
+        if column.type == "float":
+            form = "D"
+            data = np.array([math.nan if v is None else v for v in values], dtype=np.float64)
+        elif column.type in ("int", "short"):
+            form = "K"
+            data = np.array([MISSING_INT if v is None else whole(v) for v in values], dtype=np.int64)
+        else:
+            # A FITS table holds printable ASCII only (FITS standard 4.0, section 7.3.3.1).
+            texts = ["" if v is None else str(_plain(v)) for v in values]
+            ascii_only = [text.encode("ascii", "backslashreplace") for text in texts]
+            data = np.array(ascii_only or [b""], dtype=np.bytes_)[: len(values)]
+            form = f"{max(1, data.dtype.itemsize)}A"
+        null = {"null": MISSING_INT} if form == "K" else {}
+        columns.append(fits.Column(name=name, format=form, array=data, unit=column.unit or None, **null))
+    hdu = fits.BinTableHDU.from_columns(columns)
+    for i, column in enumerate(result.columns, 1):
+        for key, value in (("TUCD", column.ucd), ("TCOMM", column.description)):
+            if value:
+                hdu.header[f"{key}{i}"] = value.encode("ascii", "replace").decode()
+    if result.overflow:
+        hdu.header["OVERFLOW"] = (True, "there are more rows than MAXREC let through")
+    out = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(out)
+    return out.getvalue()
+
+
+def _parquet(result: Result) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {
+        "text": pa.string(),
+        "float": pa.float64(),
+        "int": pa.int64(),
+        "short": pa.int32(),
+        "time": pa.timestamp("us", tz="UTC"),
+    }
+    fields, arrays = [], []
+    for i, (name, column) in enumerate(zip(unique_names(result.columns), result.columns, strict=True)):
+        kept = {"unit": column.unit, "ucd": column.ucd, "description": column.description}
+        fields.append(pa.field(name, types[column.type], metadata=kept))
+        values = [row[i] for row in result.rows]
+        if column.type in ("int", "short"):
+            values = [None if value is None else whole(value) for value in values]
+        arrays.append(pa.array(values, types[column.type]))
+    schema = pa.schema(fields, metadata={"overflow": str(result.overflow).lower()})
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), out, compression="zstd")
+    return out.getvalue()
+
+
+FORMATS = (
+    (("csv", "text/csv"), Format("text/csv;header=present", _separated(","), "csv")),
+    (
+        ("tsv", "text/tab-separated-values"),
+        Format("text/tab-separated-values;header=present", _separated("\t"), "tsv"),
+    ),
+    (("json", "application/json"), Format("application/json", _json, "json")),
+    (("fits", "application/fits"), Format("application/fits", _fits, "fits")),
+    (
+        ("parquet", "application/vnd.apache.parquet", "application/x-parquet"),
+        Format("application/vnd.apache.parquet", _parquet, "parquet"),
+    ),
+)
+SHORT_NAMES = ("votable", "votable/td", "votable/b2", *(aliases[0] for aliases, _ in FORMATS))
