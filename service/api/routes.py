@@ -15,7 +15,7 @@ from service.api import schemas
 from service.api.guard import allow, limited
 from service.api.metrics import CONTENT_TYPE, exposition
 from service.api.problems import ProblemError, document
-from service.catalog import labels, queries, ranking, registry
+from service.catalog import interest, labels, queries, ranking, registry
 from service.catalog.engine import CatalogError, head_revision, revision
 from service.catalog.healpix import Cone
 from service.catalog.keys import ROLES
@@ -57,7 +57,7 @@ def _engine(request: Request) -> sa.Engine:
 
 @reading.get("/outliers", responses=document(404), tags=["objects"])
 def outliers(request: Request, query: Annotated[schemas.OutlierQuery, Query()]) -> schemas.Outliers:
-    """The most anomalous observations, page by page."""
+    """The most anomalous observations, page by page; with `for`, what this person finds interesting first."""
     centre = (query.ra, query.dec, query.radius)
     if None in centre and centre != (None, None, None):
         raise ProblemError(422, "a cone needs ra, dec and radius")
@@ -71,6 +71,11 @@ def outliers(request: Request, query: Annotated[schemas.OutlierQuery, Query()]) 
         flagged=query.flagged,
         cone=None if query.ra is None else Cone(query.ra, query.dec or 0.0, query.radius or 0.0),
     )
+    if query.for_ is not None:
+        personal = interest.outliers_for(_engine(request), filters, query.for_, query.limit, query.page)
+        return schemas.Outliers.model_validate(
+            {"items": personal.rows, "next": personal.next, "labels_needed": personal.labels_needed}
+        )
     page = ranking.outliers(_engine(request), filters, query.limit, query.page)
     return schemas.Outliers.model_validate({"items": page.rows, "next": page.next})
 

@@ -222,6 +222,8 @@ labels = sa.Table(
     sa.Column("by", CleanText, nullable=False),
     sa.Column("created_at", UTCDateTime, nullable=False),
 )
+# A person's newest label on each object is read from this index alone.
+sa.Index("ix_labels_by", labels.c.by, labels.c.object_id, labels.c.id)
 
 failures = sa.Table(
     "failures",

@@ -29,6 +29,9 @@ COLUMNS = ("object", "kind", "score", "p", "q", "S/N", "RA, Dec", "cluster", "le
 @click.option(
     "--flagged", is_flag=True, help="With --fdr: also from runs that look like an instrument problem."
 )
+@click.option(
+    "--for", "who", metavar="NAME", help="Ranked by what this person's labels say; at most 10,000 of each kind."
+)
 @console.as_json
 def command(
     kind: str | None,
@@ -37,24 +40,35 @@ def command(
     fdr: float | None,
     cone: tuple[float, float, float] | None,
     flagged: bool,
+    who: str | None,
     as_json: bool,
 ) -> None:
     """List the most anomalous objects, by kind, since scores of two models do not compare."""
     from service.catalog.engine import open_catalog
     from service.catalog.healpix import Cone
+    from service.catalog.interest import outliers_for
     from service.catalog.ranking import Filters, flat, outliers
     from service.catalog.registry import ranked_models
 
     engine = open_catalog(console.load_settings().database_url)
     where = Cone(*cone) if cone else None
     models = ranked_models(engine, kind, model)
-    found = [
-        (entry, outliers(engine, Filters(model=entry["id"], q=fdr, cone=where, flagged=flagged), limit).rows)
-        for entry in models
-    ]
+    found = []
+    for entry in models:
+        filters = Filters(model=entry["id"], q=fdr, cone=where, flagged=flagged)
+        if who is None:
+            found.append((entry, outliers(engine, filters, limit).rows))
+            continue
+        page = outliers_for(engine, filters, who, limit)
+        found.append((entry, page.rows))
+        if page.labels_needed:
+            console.note(
+                f"{entry['id']}: the raw ranking, until {who} has labelled {page.labels_needed} more objects"
+            )
     rows = [row for _, rows in found for row in rows]
     if as_json:
-        console.write_json([flat(row) for row in rows])
+        more = ("interest",) if who is not None else ()
+        console.write_json([flat(row) | {name: row[name] for name in more} for row in rows])
     if not models:
         console.note("the catalog holds no scores yet: `peculiar score INPUT…` makes some")
     elif not rows:
@@ -64,7 +78,12 @@ def command(
         return
     for entry, listed in found:
         if listed:
-            console.write_table(COLUMNS, map(_cells, listed), title=f"{entry['kind']}, model {entry['id']}")
+            title = f"{entry['kind']}, model {entry['id']}"
+            if who is None:
+                console.write_table(COLUMNS, map(_cells, listed), title)
+            else:
+                with_interest = ([row["interest"], *_cells(row)] for row in listed)
+                console.write_table(("interest", *COLUMNS), with_interest, f"{title}, as {who}'s labels rank it")
             if entry["smallest_p"] is not None:
                 smallest = f"{entry['smallest_p']:.2g}"
                 click.echo(f"The calibration set of {entry['id']} resolves p-values down to {smallest}.\n")

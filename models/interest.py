@@ -1,0 +1,67 @@
+"""What one person finds interesting, learnt from a few labels.
+
+A Gaussian process (Rasmussen & Williams 2006, eq. 2.38) over latents and parts of the score. Its prior mean falls with
+the place in the raw ranking, so that far from every label the raw order stays; near a label, objects follow the label.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from scipy.spatial.distance import cdist
+from scipy.stats import rankdata
+
+PLACES = 4000
+"""So many places down the raw ranking weigh as much as an interesting object right beside."""
+UNWANTED = -0.3
+"""Target of an unwanted object; 1 is that of a wanted one. There are far more unwanted ones, of many sorts."""
+LENGTH = 0.5
+"""Of the squared-exponential kernel, in units of the root mean square over the features."""
+NOISE = 0.1
+"""Variance of a label."""
+FARTHEST = 6.0
+"""Standardised latents are clipped there: beyond it an object is far, however far."""
+SMALLEST_P = 1e-8
+
+
+def interest(
+    latent: np.ndarray, part_p: np.ndarray, raw: np.ndarray, labelled: np.ndarray, wanted: np.ndarray
+) -> np.ndarray:
+    """The place in a person's ranking of n objects, (n,): larger is more interesting.
+
+    Args:
+        latent: (n, n_latent).
+        part_p: (n, n_parts) p-values of the parts of the score.
+        raw: (n,) scores, larger is more anomalous.
+        labelled: (m,) indices of the objects that the person has labelled.
+        wanted: (m,) whether they want to see more like it.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    n = len(raw)
+    if latent.shape[:1] != (n,) or part_p.shape[:1] != (n,):
+        raise ValueError(
+            f"latents, parts and scores need the same rows, got {latent.shape}, {part_p.shape}, {raw.shape}"
+        )
+    if labelled.shape != wanted.shape or (labelled >= n).any():
+        raise ValueError(f"one label each for some of {n} objects, got {labelled.shape} and {wanted.shape}")
+    prior = -(rankdata(-raw) - 1) / PLACES
+    if not len(labelled):
+        return prior
+    x = _features(latent, part_p)
+    kernel = np.exp(-cdist(x, x[labelled]))
+    noisy = kernel[labelled] + NOISE * np.eye(len(labelled))
+    surprise = np.where(wanted, 1.0, UNWANTED) - prior[labelled]
+    result: np.ndarray = prior + kernel @ cho_solve(cho_factor(noisy), surprise)
+    return result
+
+
+def _features(latent: np.ndarray, part_p: np.ndarray) -> np.ndarray:
+    """(n, n_latent + n_parts), where a distance of 1 is far enough to differ."""
+    low, middle, high = np.quantile(latent, [0.16, 0.5, 0.84], axis=0)
+    width = np.maximum(0.5 * (high - low), 1e-12)
+    z = np.clip((latent - middle) / width, -FARTHEST, FARTHEST)
+    surprisal = np.log1p(-np.log10(np.clip(part_p, SMALLEST_P, 1)))
+    blocks = [block / np.sqrt(block.shape[1]) for block in (z, surprisal) if block.shape[1]]
+    return np.hstack(blocks) / LENGTH
