@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import rankdata
 
 N_TRAIN, N_NIGHT, RATE = 2500, 6000, 0.1
 N_LOOKED, STEP = 100, 10
@@ -45,7 +46,7 @@ class Night:
 
 
 Method = Callable[[Night, np.ndarray, np.ndarray, int], np.ndarray]
-"""Takes a night, the indices (m,) of what was looked at, whether it was wanted (m,), and a seed; ranks by scores (n,)."""
+"""Takes a night, the indices (m,) of what was looked at, whether it was wanted (m,), and a seed; gives scores (n,)."""
 
 
 def main() -> None:
@@ -120,12 +121,121 @@ def simulated(kind: str, n: int, seed: int, rate: float) -> tuple[list, np.ndarr
         shutil.rmtree(folder)
     if left_out:
         raise RuntimeError(f"the reader refused simulated files: {dict(left_out)}")
-    print(f"{n} of kind {kind}, seed {seed}, made and read in {time.perf_counter() - start:.0f} s", flush=True)
+    print(
+        f"{n} of kind {kind}, seed {seed}, made and read in {time.perf_counter() - start:.0f} s", flush=True
+    )
     return samples, np.array([kinds[sample.path] for sample in samples])
 
 
 def compare(kind: str, nights: list[Night]) -> None:
-    pass
+    """Print the table of one kind of input."""
+    print(f"\n{kind}: {len(nights)} nights of {len(nights[0].raw)} objects; found among the first {N_LOOKED}")
+    cells = [(night, seed, wanted) for seed, night in enumerate(nights) for wanted in kinds_of(night)]
+    found = {}
+    for name, method in METHODS.items():
+        start = time.process_time()
+        found[name] = np.array([looked_at(night, wanted, method, seed) for night, seed, wanted in cells])
+        seconds = (time.process_time() - start) / len(cells) / (N_LOOKED / STEP - 1)
+        print(f"  {name:20s} {summary(found[name], found[RAW])}   {seconds:.2f} s a ranking", flush=True)
+    there = np.array([min(N_LOOKED, (night.kind == wanted).sum()) for night, _, wanted in cells])
+    taught = np.array([oracle(night, wanted) for night, _, wanted in cells])
+    print(f"  {'a taught forest':20s} {summary(taught, found[RAW])}")
+    print(f"  {'all there are':20s} {summary(there, found[RAW])}")
+    print(f"  {'by kind':24s}" + "".join(f"{name:>20s}" for name in [*METHODS, "taught", "all"]))
+    for wanted in kinds_of(nights[0]):
+        of_kind = np.array([name == wanted for _, _, name in cells])
+        means = [values[of_kind].mean() for values in [*found.values(), taught, there]]
+        print(f"    {wanted:22s}" + "".join(f"{mean:20.1f}" for mean in means))
+
+
+def kinds_of(night: Night) -> list[str]:
+    return sorted({str(kind) for kind in night.kind} - {""})
+
+
+def looked_at(night: Night, wanted: str, method: Method | None, seed: int) -> int:
+    """How many of the ``wanted`` kind are among the first N_LOOKED that a reviewer sees."""
+    is_wanted = night.kind == wanted
+    order = np.argsort(-night.raw, kind="stable")
+    if method is None:
+        return int(is_wanted[order[:N_LOOKED]].sum())
+    seen = order[:STEP]
+    while len(seen) < N_LOOKED:
+        ranked = np.argsort(-method(night, seen, is_wanted[seen], seed), kind="stable")
+        seen = np.concatenate([seen, ranked[~np.isin(ranked, seen)][:STEP]])
+    return int(is_wanted[seen].sum())
+
+
+def summary(found: np.ndarray, raw: np.ndarray) -> str:
+    """Mean over nights and wanted kinds and its ratio to the raw ranking's, with bootstrap intervals over both."""
+    rng = np.random.default_rng(0)
+    draws = [rng.integers(len(raw), size=len(raw)) for _ in range(2000)]
+    mean = np.quantile([found[draw].mean() for draw in draws], [0.025, 0.975])
+    ratio = np.quantile([found[draw].mean() / raw[draw].mean() for draw in draws], [0.025, 0.975])
+    return (
+        f"{found.mean():5.1f} ({mean[0]:4.1f}-{mean[1]:4.1f})   "
+        f"x{found.mean() / raw.mean():.2f} ({ratio[0]:.2f}-{ratio[1]:.2f})"
+    )
+
+
+def features(night: Night) -> np.ndarray:
+    """What the forests get, (n, n_features); the scale of a column is nothing to them."""
+    surprisal = -np.log10(np.clip(night.part_p, 1e-8, 1))
+    return np.hstack([night.latent, surprisal, night.raw[:, None]]).astype(np.float64)
+
+
+def gaussian_process(night: Night, seen: np.ndarray, wanted: np.ndarray, seed: int) -> np.ndarray:
+    from models.interest import interest
+
+    return interest(night.latent, night.part_p, night.raw, seen, wanted)
+
+
+def random_forest(night: Night, seen: np.ndarray, wanted: np.ndarray, seed: int) -> np.ndarray:
+    """Half the probability that a forest gives, half the place in the raw ranking."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    place = rankdata(night.raw) / len(night.raw)
+    if wanted.all() or not wanted.any():
+        return place
+    forest = RandomForestClassifier(200, class_weight="balanced", random_state=seed)
+    x = features(night)
+    return place + forest.fit(x[seen], wanted).predict_proba(x)[:, 1]
+
+
+def isolation_forest(name: str) -> Method:
+    """One of coniferest's, with its defaults."""
+
+    def rank(night: Night, seen: np.ndarray, wanted: np.ndarray, seed: int) -> np.ndarray:
+        from coniferest.aadforest import AADForest
+        from coniferest.label import Label
+        from coniferest.pineforest import PineForest
+
+        x = features(night)
+        forest = {"PineForest": PineForest, "AADForest": AADForest}[name](n_jobs=1, random_seed=seed)
+        forest.fit_known(x, x[seen], np.where(wanted, Label.ANOMALY, Label.REGULAR))
+        return -forest.score_samples(x)
+
+    return rank
+
+
+def oracle(night: Night, wanted: str) -> int:
+    """How many of the first N_LOOKED are of the kind after a forest has learnt the kinds of the other folds."""
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import cross_val_predict
+
+    forest = RandomForestClassifier(100, class_weight="balanced", min_samples_leaf=2, random_state=0)
+    y = night.kind == wanted
+    probability = cross_val_predict(forest, features(night), y, cv=5, method="predict_proba")[:, 1]
+    return int(y[np.argsort(-probability, kind="stable")[:N_LOOKED]].sum())
+
+
+RAW = "raw ranking"
+METHODS: dict[str, Method | None] = {
+    RAW: None,
+    "Gaussian process": gaussian_process,
+    "random forest": random_forest,
+    "PineForest": isolation_forest("PineForest"),
+    "AADForest": isolation_forest("AADForest"),
+}
 
 
 if __name__ == "__main__":

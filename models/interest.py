@@ -1,7 +1,8 @@
 """What one person finds interesting, learnt from a few labels.
 
-A Gaussian process (Rasmussen & Williams 2006, eq. 2.38) over latents and parts of the score. Its prior mean falls with
-the place in the raw ranking, so that far from every label the raw order stays; near a label, objects follow the label.
+A Gaussian process (Rasmussen & Williams 2006, eq. 2.38) with an exponential kernel over latents and parts of the score.
+Its prior mean falls with the place in the raw ranking, so that far from every label the raw order stays; near a label,
+objects follow the label.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
 
-PLACES = 4000
+PLACES = 3000
 """So many places down the raw ranking weigh as much as an interesting object right beside."""
 UNWANTED = -0.3
 """Target of an unwanted object; 1 is that of a wanted one. There are far more unwanted ones, of many sorts."""
 LENGTH = 0.5
-"""Of the squared-exponential kernel, in units of the root mean square over the features."""
+"""Of the exponential kernel, in units of the root mean square over latents and over parts."""
 NOISE = 0.1
 """Variance of a label."""
-FARTHEST = 6.0
-"""Standardised latents are clipped there: beyond it an object is far, however far."""
+CLIPPED = 0.001
+"""Share of the objects at either end of each latent that are clipped: beyond it an object is far, however far."""
 SMALLEST_P = 1e-8
 
 
@@ -59,9 +60,8 @@ def interest(
 
 def _features(latent: np.ndarray, part_p: np.ndarray) -> np.ndarray:
     """(n, n_latent + n_parts), where a distance of 1 is far enough to differ."""
-    low, middle, high = np.quantile(latent, [0.16, 0.5, 0.84], axis=0)
-    width = np.maximum(0.5 * (high - low), 1e-12)
-    z = np.clip((latent - middle) / width, -FARTHEST, FARTHEST)
+    clipped = np.clip(latent, *np.quantile(latent, [CLIPPED, 1 - CLIPPED], axis=0))
+    z = (clipped - clipped.mean(0)) / np.maximum(clipped.std(0), 1e-12)
     surprisal = np.log1p(-np.log10(np.clip(part_p, SMALLEST_P, 1)))
     blocks = [block / np.sqrt(block.shape[1]) for block in (z, surprisal) if block.shape[1]]
     return np.hstack(blocks) / LENGTH

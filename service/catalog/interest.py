@@ -23,7 +23,7 @@ from service.catalog.labels import ORDINARY
 from service.catalog.lens import lens_fractions
 from service.catalog.ranking import Filters, finish_rows, outliers, select_rows
 from service.catalog.registry import ranked_models
-from service.catalog.schema import clean, embeddings, labels, objects, observations, scores
+from service.catalog.schema import clean, embeddings, labels, observations, scores
 from service.catalog.statements import chunks
 
 NEEDED = 10
@@ -184,9 +184,7 @@ def _read_token(token: str | None) -> tuple[int, float, int] | None:
         return None
     text = token.removeprefix(MARK)
     try:
-        label_id, value, observation_id = json.loads(
-            base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        )
+        label_id, value, observation_id = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         if not all(isinstance(one, int) and abs(one) < 2**63 for one in (label_id, observation_id)):
             raise ValueError(token)
         if not (isinstance(value, float) and math.isfinite(value)):

@@ -30,7 +30,10 @@ COLUMNS = ("object", "kind", "score", "p", "q", "S/N", "RA, Dec", "cluster", "le
     "--flagged", is_flag=True, help="With --fdr: also from runs that look like an instrument problem."
 )
 @click.option(
-    "--for", "who", metavar="NAME", help="Ranked by what this person's labels say; at most 10,000 of each kind."
+    "--for",
+    "who",
+    metavar="NAME",
+    help="Ranked by what this person's labels say; at most 10,000 of each kind.",
 )
 @console.as_json
 def command(
@@ -83,7 +86,9 @@ def command(
                 console.write_table(COLUMNS, map(_cells, listed), title)
             else:
                 with_interest = ([row["interest"], *_cells(row)] for row in listed)
-                console.write_table(("interest", *COLUMNS), with_interest, f"{title}, as {who}'s labels rank it")
+                console.write_table(
+                    ("interest", *COLUMNS), with_interest, f"{title}, as {who}'s labels rank it"
+                )
             if entry["smallest_p"] is not None:
                 smallest = f"{entry['smallest_p']:.2g}"
                 click.echo(f"The calibration set of {entry['id']} resolves p-values down to {smallest}.\n")

@@ -69,7 +69,9 @@ def test_repeated_objects_contradictory_labels_and_extremes_stay_finite() -> Non
     raw[5] = 1e12
     found = interest(latent, part_p, raw, np.array([0, 1, 2, 3, 4, 5]), np.array([1, 0, 1, 0, 1, 0], bool))
     assert np.isfinite(found).all()
-    assert np.isfinite(interest(np.ones((5, 2)), np.ones((5, 0)), np.ones(5), np.arange(2), np.ones(2, bool))).all()
+    assert np.isfinite(
+        interest(np.ones((5, 2)), np.ones((5, 0)), np.ones(5), np.arange(2), np.ones(2, bool))
+    ).all()
 
 
 def test_shapes_that_do_not_fit() -> None:

@@ -45,7 +45,9 @@ def number(row: dict[str, Any]) -> int:
 
 def say(engine: sa.Engine, *numbers: int, by: str = "ann", like: int = 1) -> None:
     """Of these spectra, those of the sort ``like`` are interesting and the others artefacts."""
-    record_labels(engine, [Label(name(i), "interesting" if i % 2 == like else "artefact", by) for i in numbers])
+    record_labels(
+        engine, [Label(name(i), "interesting" if i % 2 == like else "artefact", by) for i in numbers]
+    )
 
 
 def test_few_labels_leave_the_raw_ranking(filled: sa.Engine) -> None:
@@ -118,7 +120,9 @@ def test_a_superseded_observation_is_not_learnt_from(
     filled: sa.Engine, run: int, make_row: Callable[..., Any]
 ) -> None:
     say(filled, *range(10))
-    new = make_row(1, sha256="other", score=99.0, latent=np.zeros(3, np.float32), parts={"misfit_p": math.nan})
+    new = make_row(
+        1, sha256="other", score=99.0, latent=np.zeros(3, np.float32), parts={"misfit_p": math.nan}
+    )
     write_batch(filled, run, [new], [])
     assert len(outliers_for(filled, SPECTRA, "ann", 100).rows) == 60
 
