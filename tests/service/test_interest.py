@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
+from fastapi.testclient import TestClient
 
+from service.api import make_api
 from service.catalog import schema
 from service.catalog.engine import CatalogError
 from service.catalog.interest import NEEDED, outliers_for
 from service.catalog.labels import Label, record_labels
 from service.catalog.ranking import Filters, outliers
 from service.catalog.writer import write_batch
+from service.cli.outliers import command
+from service.settings import Settings
 
 SPECTRA = Filters(kind="spectrum")
 
@@ -175,3 +181,54 @@ def test_labels_given_at_once_are_all_kept(filled: sa.Engine) -> None:
             sa.select(schema.labels.c.by, sa.func.count()).group_by(schema.labels.c.by)
         ).all()
     assert sorted(map(tuple, found)) == [(f"p{k}", 20) for k in range(8)]
+
+
+@pytest.fixture
+def client(filled: sa.Engine, catalog_url: str) -> Iterator[TestClient]:
+    settings = Settings(_env_file=None, database_url=catalog_url)
+    with TestClient(make_api(settings, keys_required=False), raise_server_exceptions=False) as client:
+        yield client
+
+
+def test_the_api_ranks_for_a_person(filled: sa.Engine, client: TestClient) -> None:
+    def get(query: str) -> Any:
+        return client.get(f"/outliers?kind=spectrum{query}").json()
+
+    raw = get("&limit=60")
+    assert raw["labels_needed"] is None and {row["interest"] for row in raw["items"]} == {None}
+    assert get("&limit=60&for=ann") == raw | {"labels_needed": NEEDED}
+    for i in range(10):
+        label = "interesting" if i % 2 else "artefact"
+        said = client.post(f"/objects/{name(i)}/labels", json={"label": label, "by": "ann"})
+        assert said.status_code == 201
+    page = get("&limit=7&for=ann")
+    seen = page["items"]
+    assert page["labels_needed"] == 0
+    while page["next"]:
+        page = get(f"&limit=7&for=ann&page={page['next']}")
+        seen += page["items"]
+    assert len(seen) == 60 and all(number(row) % 2 for row in seen[:30])
+    assert [number(row) for row in get("&limit=60")["items"]] == list(range(60))
+
+
+@pytest.mark.parametrize(
+    "query", ["for=ann", "kind=spectrum&for=ann&page=for.x", "kind=spectrum&for=", "for_=ann"]
+)
+def test_questions_that_cannot_be_answered(client: TestClient, query: str) -> None:
+    response = client.get(f"/outliers?{query}")
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_the_command_ranks_for_a_person(
+    filled: sa.Engine, catalog_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PECULIAR_DATABASE_URL", catalog_url)
+    arguments = ["--kind", "spectrum", "--for", "ann", "--limit", "60"]
+    few = CliRunner().invoke(command, arguments)
+    assert few.exit_code == 0 and "until ann has labelled 10 more objects" in few.stderr
+    say(filled, *range(10))
+    found = CliRunner().invoke(command, [*arguments, "--json"])
+    rows = json.loads(found.stdout)
+    assert [number(row) % 2 for row in rows] == [1] * 30 + [0] * 30 and rows[0]["interest"] > 0.3
+    assert "as ann's labels rank it" in CliRunner().invoke(command, arguments).stdout
