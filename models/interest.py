@@ -1,8 +1,7 @@
 """What one person finds interesting, learnt from a few labels.
 
-A Gaussian process (Rasmussen & Williams 2006, eq. 2.38) with an exponential kernel over latents and parts of the score.
-Its prior mean falls with the place in the raw ranking, so that far from every label the raw order stays; near a label,
-objects follow the label.
+A Gaussian process (Rasmussen & Williams 2006, eq. 2.38) over latents and parts of the score. Its prior mean falls with
+the place in the raw ranking, so that far from every label the raw order stays; near a label, objects follow the label.
 """
 
 from __future__ import annotations
@@ -14,10 +13,11 @@ from scipy.stats import rankdata
 
 PLACES = 3000
 """So many places down the raw ranking weigh as much as an interesting object right beside."""
-UNWANTED = -0.3
+UNWANTED = -0.6
 """Target of an unwanted object; 1 is that of a wanted one. There are far more unwanted ones, of many sorts."""
 LENGTH = 0.5
 """Of the exponential kernel, in units of the root mean square over latents and over parts."""
+N_TREES = 100
 NOISE = 0.1
 """Variance of a label."""
 CLIPPED = 0.001
@@ -50,11 +50,40 @@ def interest(
     prior = -(rankdata(-raw) - 1) / PLACES
     if not len(labelled):
         return prior
-    x = _features(latent, part_p)
-    kernel = np.exp(-cdist(x, x[labelled]))
+    kernel = _kernel(_features(latent, part_p), raw, labelled)
     noisy = kernel[labelled] + NOISE * np.eye(len(labelled))
     surprise = np.where(wanted, 1.0, UNWANTED) - prior[labelled]
     result: np.ndarray = prior + kernel @ cho_solve(cho_factor(noisy), surprise)
+    return result
+
+
+def _kernel(x: np.ndarray, raw: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+    """How alike the n objects are to the m labelled ones, (n, m), from 0 to 1.
+
+    The mean of an exponential of the distance, and of the share of the trees of an isolation forest in which both end
+    in the same leaf: fine where objects are many and coarse where they are rare (Ting et al. 2018).
+    """
+    from scipy.sparse import csr_array
+    from sklearn.ensemble import IsolationForest
+
+    columns = np.hstack([x, raw[:, None]]).astype(np.float32)
+    trees = (
+        IsolationForest(n_estimators=N_TREES, max_samples=min(256, len(x)), random_state=0)
+        .fit(columns)
+        .estimators_
+    )
+    leaves = np.stack([tree.tree_.apply(columns) for tree in trees], 1)
+    width = leaves.max() + 1
+    ends = csr_array(
+        (
+            np.ones(leaves.size, np.float32),
+            (leaves + width * np.arange(N_TREES)).ravel(),
+            np.arange(0, leaves.size + 1, N_TREES),
+        ),
+        shape=(len(x), width * N_TREES),
+    )
+    shared = (ends @ ends[labelled].T).toarray() / N_TREES
+    result: np.ndarray = 0.5 * (shared + np.exp(-cdist(x, x[labelled])))
     return result
 
 

@@ -29,7 +29,7 @@ from service.catalog.statements import chunks
 NEEDED = 10
 """Labels by one person on objects of a model before they change its ranking."""
 CANDIDATES = 10_000
-MAX_LABELS = 1000
+MAX_LABELS = 500
 """A person's newest count; the time to learn grows with the cube of their number."""
 UNWANTED = (*ORDINARY, "artefact", "known", "wrong-redshift")
 """Labels of what its author does not want to see. Any other, such as ``interesting``, ``lens`` or a word of their own,
