@@ -52,7 +52,10 @@ class Filters:
         if self.q is not None:
             wanted.append(scores.c.q_value <= self.q)
             if not self.flagged:
-                wanted.append(sa.func.coalesce(drift.c.problem, "") == "")
+                # not by a column of the outer join: PostgreSQL would take the condition for a rare one
+                bad = drift.alias("bad")
+                of_row = sa.and_(bad.c.run_id == scores.c.run_id, bad.c.model_id == scores.c.model_id)
+                wanted.append(~sa.exists().where(of_row, bad.c.problem != ""))
         if self.cone is not None:
             wanted.append(in_cone(self.cone))
         return wanted
