@@ -147,7 +147,10 @@ def _ranked(connection: sa.Connection, filters: Filters, model: str, said: list[
     names = sorted(name for name in found[0].parts if name.endswith("_p"))
     values = interest(
         latent=np.frombuffer(b"".join(row.latent for row in found), "<f4").reshape(len(found), -1),
-        part_p=np.array([[row.parts.get(name) or 1.0 for name in names] for row in found]),
+        # no p-value, where the part was not finite, is nothing unusual
+        part_p=np.nan_to_num(
+            np.array([[row.parts.get(name) for name in names] for row in found], float), nan=1
+        ),
         raw=np.array([row.score for row in found]),
         labelled=np.array([place[one.observation_id] for one in usable], int),
         wanted=np.array([one.wanted for one in usable], bool),
