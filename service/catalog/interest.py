@@ -129,17 +129,18 @@ def _ranked(connection: sa.Connection, filters: Filters, model: str, said: list[
 
     wanted_columns = (scores.c.observation_id, scores.c.score, scores.c.parts, embeddings.c.latent)
     of_model = select_rows().where(scores.c.model_id == model, embeddings.c.latent.is_not(None))
-    found = connection.execute(
+    candidates = (
         of_model.where(*filters.conditions())
         .order_by(scores.c.score.desc(), scores.c.observation_id)
         .limit(CANDIDATES)
         .with_only_columns(*wanted_columns)
-    ).all()
+    )
+    found = list(connection.execute(candidates))
     n = len(found)
     known = {row.observation_id for row in found}
     for part in chunks(one.observation_id for one in said if one.observation_id not in known):
         others = of_model.where(scores.c.observation_id.in_(part)).with_only_columns(*wanted_columns)
-        found += connection.execute(others).all()
+        found += connection.execute(others)
     if not n:
         return []
     place = {row.observation_id: i for i, row in enumerate(found)}
