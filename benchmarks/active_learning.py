@@ -174,7 +174,11 @@ def summary(found: np.ndarray, raw: np.ndarray) -> str:
     rng = np.random.default_rng(0)
     draws = [rng.integers(len(raw), size=len(raw)) for _ in range(2000)]
     mean = np.quantile([found[draw].mean() for draw in draws], [0.025, 0.975])
-    ratio = np.quantile([found[draw].mean() / raw[draw].mean() for draw in draws], [0.025, 0.975])
+    with np.errstate(
+        divide="ignore", invalid="ignore"
+    ):  # a draw of kinds of which the raw ranking finds none
+        ratios = [found[draw].mean() / raw[draw].mean() for draw in draws]
+    ratio = np.nanquantile(ratios, [0.025, 0.975])
     return (
         f"{found.mean():5.1f} ({mean[0]:4.1f}-{mean[1]:4.1f})   "
         f"x{found.mean() / raw.mean():.2f} ({ratio[0]:.2f}-{ratio[1]:.2f})"
