@@ -224,6 +224,8 @@ def read(engine: sa.Engine, calls: int) -> None:
         "a cluster's first 100": lambda: outliers(
             engine, Filters(model=MODEL, cluster=int(rng.integers(24))), 100
         ),
+        "q-value up to 0.05": lambda: outliers(engine, Filters(model=MODEL, q=0.05), 100),
+        "q-value up to 0.0001": lambda: outliers(engine, Filters(model=MODEL, q=1e-4), 100),
         "a page 50,000 rows down": lambda: outliers(engine, Filters(model=MODEL), 100, deep),
     }
     few: dict[str, Callable[[], Any]] = {

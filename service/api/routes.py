@@ -16,7 +16,7 @@ from service.api.guard import allow, limited
 from service.api.metrics import CONTENT_TYPE, exposition
 from service.api.problems import ProblemError, document
 from service.api.searching import filters_of
-from service.catalog import labels, queries, ranking, registry
+from service.catalog import interest, labels, queries, ranking, registry
 from service.catalog.engine import CatalogError, head_revision, revision
 from service.catalog.keys import ROLES
 from service.queue import live_workers
@@ -57,8 +57,14 @@ def _engine(request: Request) -> sa.Engine:
 
 @reading.get("/outliers", responses=document(404), tags=["objects"])
 def outliers(request: Request, query: Annotated[schemas.OutlierQuery, Query()]) -> schemas.Outliers:
-    """The most anomalous observations, page by page."""
-    page = ranking.outliers(_engine(request), filters_of(query), query.limit, query.page)
+    """The most anomalous observations, page by page; with `for`, what this person finds interesting first."""
+    filters = filters_of(query)
+    if query.for_ is not None:
+        personal = interest.outliers_for(_engine(request), filters, query.for_, query.limit, query.page)
+        return schemas.Outliers.model_validate(
+            {"items": personal.rows, "next": personal.next, "labels_needed": personal.labels_needed}
+        )
+    page = ranking.outliers(_engine(request), filters, query.limit, query.page)
     return schemas.Outliers.model_validate({"items": page.rows, "next": page.next})
 
 

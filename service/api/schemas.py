@@ -106,11 +106,22 @@ class Examined(BaseModel):
     )
 
 
-class Outliers(BaseModel):
-    """One page, the highest scores first."""
+class Outlier(Row):
+    """A row and its place in a person's ranking."""
 
-    items: list[Row]
+    interest: float | None = Field(
+        None, description="with `for`: larger is ranked higher; null where the ranking is the raw one"
+    )
+
+
+class Outliers(BaseModel):
+    """One page, the highest scores first, or with `for` the most interesting to that person."""
+
+    items: list[Outlier]
     next: str | None = Field(description="pass it as `page` for the page after this one; null on the last")
+    labels_needed: int | None = Field(
+        None, description="with `for`: how many more labels by this person change the ranking; 0 when they do"
+    )
 
 
 class Search(BaseModel):
@@ -163,6 +174,13 @@ class Search(BaseModel):
 class OutlierQuery(Search):
     """A page of what is wanted."""
 
+    for_: Text | None = Field(
+        None,
+        alias="for",
+        description="rank the 10,000 highest scores by what this person's labels say; needs kind or model where "
+        "there are several, and ten labels",
+        examples=["ann"],
+    )
     limit: int = Field(50, ge=1, le=MAX_PAGE)
     page: Annotated[str, StringConstraints(max_length=1000)] | None = Field(
         None, description="`next` of the page before"

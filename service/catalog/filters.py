@@ -155,7 +155,10 @@ class Filters:
 
 
 def _no_problem() -> sa.ColumnElement[bool]:
-    return sa.func.coalesce(drift.c.problem, "") == ""
+    # not by a column of the outer join: PostgreSQL would take the condition for a rare one
+    bad = drift.alias("bad")
+    of_row = sa.and_(bad.c.run_id == scores.c.run_id, bad.c.model_id == scores.c.model_id)
+    return ~sa.exists().where(of_row, bad.c.problem != "")
 
 
 def _carries(flag: str) -> sa.ColumnElement[bool]:

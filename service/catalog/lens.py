@@ -53,13 +53,13 @@ def lens_fractions(connection: sa.Connection, model_ids: Sequence[str]) -> dict[
         is None
     ):
         return found  # the usual case of a young catalog, and its largest saving
-    newest = sa.func.row_number().over(
-        partition_by=[labels.c.object_id, labels.c.by], order_by=labels.c.id.desc()
+    newer = labels.alias("newer")
+    said_again = sa.exists().where(
+        newer.c.by == labels.c.by, newer.c.object_id == labels.c.object_id, newer.c.id > labels.c.id
     )
-    ranked = sa.select(labels.c.object_id, labels.c.label, newest.label("rank")).subquery()
     votes = (
-        sa.select(ranked.c.object_id, ranked.c.label)
-        .where(ranked.c.rank == 1, ranked.c.label.in_([LENS, *NOT_LENS]))
+        sa.select(labels.c.object_id, labels.c.label)
+        .where(labels.c.label.in_([LENS, *NOT_LENS]), ~said_again)
         .subquery()
     )
     latest = sa.func.row_number().over(

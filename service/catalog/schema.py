@@ -185,7 +185,21 @@ scores = sa.Table(
 )
 # Keyset pages of one model's ranking walk this index.
 sa.Index("ix_scores_ranking", scores.c.model_id, scores.c.score.desc(), scores.c.observation_id)
-sa.Index("ix_scores_cluster", scores.c.model_id, scores.c.cluster)
+sa.Index(
+    "ix_scores_cluster",
+    scores.c.model_id,
+    scores.c.cluster,
+    scores.c.score.desc(),
+    scores.c.observation_id,
+)
+# Discoveries are few among many; what is written before its run has ended costs nothing here.
+sa.Index(
+    "ix_scores_q_value",
+    scores.c.model_id,
+    scores.c.q_value,
+    postgresql_where=scores.c.q_value.is_not(None),
+    sqlite_where=scores.c.q_value.is_not(None),
+)
 
 embeddings = sa.Table(
     "embeddings",
@@ -222,6 +236,8 @@ labels = sa.Table(
     sa.Column("by", CleanText, nullable=False),
     sa.Column("created_at", UTCDateTime, nullable=False),
 )
+# A person's newest label on each object is read from this index alone.
+sa.Index("ix_labels_by", labels.c.by, labels.c.object_id, labels.c.id)
 
 failures = sa.Table(
     "failures",

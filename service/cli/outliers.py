@@ -51,6 +51,12 @@ COLUMNS = ("object", "kind", "score", "p", "q", "S/N", "RA, Dec", "cluster", "le
 @click.option(
     "--flagged", is_flag=True, help="With --fdr: also from runs that look like an instrument problem."
 )
+@click.option(
+    "--for",
+    "who",
+    metavar="NAME",
+    help="Ranked by what this person's labels say; at most 10,000 of each kind.",
+)
 @console.as_json
 def command(
     kind: str | None,
@@ -64,6 +70,7 @@ def command(
     snr: float | None,
     redshift: tuple[float, float] | None,
     flagged: bool,
+    who: str | None,
     as_json: bool,
     **others: Any,
 ) -> None:
@@ -71,6 +78,7 @@ def command(
     from service.catalog.engine import open_catalog
     from service.catalog.filters import OPEN, Filters
     from service.catalog.healpix import Cone
+    from service.catalog.interest import outliers_for
     from service.catalog.polygon import Polygon
     from service.catalog.ranking import chosen_models, flat, outliers
     from service.catalog.registry import ranked_models
@@ -92,10 +100,22 @@ def command(
     with engine.connect() as connection:
         chosen_models(engine, connection, wanted)  # says what cannot be, of all models together
     models = ranked_models(engine, kind, model)
-    found = [(entry, outliers(engine, replace(wanted, model=entry["id"]), limit).rows) for entry in models]
+    found = []
+    for entry in models:
+        of_model = replace(wanted, model=entry["id"])
+        if who is None:
+            found.append((entry, outliers(engine, of_model, limit).rows))
+            continue
+        page = outliers_for(engine, of_model, who, limit)
+        found.append((entry, page.rows))
+        if page.labels_needed:
+            console.note(
+                f"{entry['id']}: the raw ranking, until {who} has labelled {page.labels_needed} more objects"
+            )
     rows = [row for _, rows in found for row in rows]
     if as_json:
-        console.write_json([flat(row) for row in rows])
+        more = ("interest",) if who is not None else ()
+        console.write_json([flat(row) | {name: row[name] for name in more} for row in rows])
     if not models:
         console.note("the catalog holds no scores yet: `peculiar score INPUT…` makes some")
     elif not rows:
@@ -105,7 +125,14 @@ def command(
         return
     for entry, listed in found:
         if listed:
-            console.write_table(COLUMNS, map(_cells, listed), title=f"{entry['kind']}, model {entry['id']}")
+            title = f"{entry['kind']}, model {entry['id']}"
+            if who is None:
+                console.write_table(COLUMNS, map(_cells, listed), title)
+            else:
+                with_interest = ([row["interest"], *_cells(row)] for row in listed)
+                console.write_table(
+                    ("interest", *COLUMNS), with_interest, f"{title}, as {who}'s labels rank it"
+                )
             if entry["smallest_p"] is not None:
                 smallest = f"{entry['smallest_p']:.2g}"
                 click.echo(f"The calibration set of {entry['id']} resolves p-values down to {smallest}.\n")
