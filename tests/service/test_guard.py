@@ -146,7 +146,9 @@ def test_where_keys_are_asked_for(
     host: str, setting: str, keys: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: dict[str, bool] = {}
-    monkeypatch.setattr("service.api.make_api", lambda s, keys_required: made.update(keys=keys_required))
+    monkeypatch.setattr(
+        "service.api.make_api", lambda s, keys_required, examine: made.update(keys=keys_required)
+    )
     monkeypatch.setattr("uvicorn.run", lambda api, **options: None)
     monkeypatch.chdir(tmp_path)
     from service.cli.serve import command
