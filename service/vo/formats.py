@@ -41,7 +41,6 @@ class Format:
     media_type: str
     """Of the response"""
     write: Callable[[Result], bytes]
-    ending: str
 
 
 def find_format(wanted: str | None) -> Format:
@@ -81,7 +80,7 @@ def _votable(name: str, serialization: str | None, version: str | None) -> Forma
             version or VERSION,
         )
 
-    return Format(media_type, write, "xml")
+    return Format(media_type, write)
 
 
 def unique_names(columns: Sequence[Column]) -> list[str]:
@@ -192,16 +191,16 @@ def _parquet(result: Result) -> bytes:
 
 
 FORMATS = (
-    (("csv", "text/csv"), Format("text/csv;header=present", _separated(","), "csv")),
+    (("csv", "text/csv"), Format("text/csv;header=present", _separated(","))),
     (
         ("tsv", "text/tab-separated-values"),
-        Format("text/tab-separated-values;header=present", _separated("\t"), "tsv"),
+        Format("text/tab-separated-values;header=present", _separated("\t")),
     ),
-    (("json", "application/json"), Format("application/json", _json, "json")),
-    (("fits", "application/fits"), Format("application/fits", _fits, "fits")),
+    (("json", "application/json"), Format("application/json", _json)),
+    (("fits", "application/fits"), Format("application/fits", _fits)),
     (
         ("parquet", "application/vnd.apache.parquet", "application/x-parquet"),
-        Format("application/vnd.apache.parquet", _parquet, "parquet"),
+        Format("application/vnd.apache.parquet", _parquet),
     ),
 )
 SHORT_NAMES = ("votable", "votable/td", "votable/b2", *(aliases[0] for aliases, _ in FORMATS))
