@@ -120,6 +120,7 @@ def _where(error: SqlglotError) -> str:
         return str(error).splitlines()[0]
     first = found[0]
     what = str(first.get("description") or "a mistake").rstrip(". ")
+    what = "something is missing" if what.startswith("Required keyword") else what
     near = str(first.get("highlight") or "").strip()
     at = f"line {first.get('line')}, column {first.get('col')}"
     return f"{what}, at {at}" + (f", near {near[:60]!r}" if near else "")

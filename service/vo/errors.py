@@ -27,8 +27,6 @@ class WrongPhaseError(VoError):
 class TooSlowError(VoError):
     """The query took longer than it may, or was stopped."""
 
-    status = 400
-
 
 class BusyError(VoError):
     """Too many queries run at this moment."""

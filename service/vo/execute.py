@@ -91,11 +91,6 @@ class Reader:
         with self.engine.connect() as connection:
             return with_tap_schema(public_tables(connection))
 
-    def check(self, text: str) -> None:
-        """Raises VoError for ADQL that would not run."""
-        with self.engine.connect() as connection:
-            translate(text, with_tap_schema(public_tables(connection)), connection)
-
     def run(self, text: str, maxrec: int, seconds: float, stopper: Stopper | None = None) -> Result:
         """What this ADQL asks for. Raises VoError; TooSlowError after ``seconds`` or when it is stopped."""
         return self.query(

@@ -23,6 +23,17 @@ MISSING_INT = -(2**63)
 """What stands for NULL in FITS columns of whole numbers, which cannot be empty."""
 
 
+VOTABLES = {
+    "votable": None,
+    "votable/td": "tabledata",
+    "votable/b2": "binary2",
+    MEDIA_TYPE: None,
+    "text/xml": None,
+    "application/xml": None,
+}
+"""Names of VOTable, and the serialization that they imply."""
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """One way to write a result."""
@@ -30,7 +41,6 @@ class Format:
     media_type: str
     """Of the response"""
     write: Callable[[Result], bytes]
-    ending: str
 
 
 def find_format(wanted: str | None) -> Format:
@@ -39,41 +49,38 @@ def find_format(wanted: str | None) -> Format:
     name, *parameters = (part.strip() for part in text.split(";"))
     options = dict(part.partition("=")[::2] for part in parameters if part)
     options = {key.strip(): value.strip(" \"'") for key, value in options.items()}
-    if name in (
-        "votable",
-        "text/xml",
-        "application/xml",
-        MEDIA_TYPE,
-        f"{MEDIA_TYPE}/td",
-        "votable/td",
-        "votable/b2",
-    ):
-        kind = {"votable/td": "tabledata", "votable/b2": "binary2"}.get(name)
-        return _votable(text, name, options.get("serialization") or kind or "binary2", options.get("version"))
+    if name in VOTABLES:
+        return _votable(name, options.get("serialization") or VOTABLES[name], options.get("version"))
     for aliases, found in FORMATS:
         if name in aliases:
             return found
     raise VoError(f"RESPONSEFORMAT {text[:100]!r} is not known; there are {', '.join(SHORT_NAMES)}")
 
 
-def _votable(text: str, name: str, serialization: str, version: str | None) -> Format:
-    if serialization not in SERIALIZATIONS:
+def _votable(name: str, serialization: str | None, version: str | None) -> Format:
+    """``serialization`` and ``version`` as they were asked for, None where they were not."""
+    if serialization not in (None, *SERIALIZATIONS):
         raise VoError(f"a VOTable is serialized as BINARY2 or TABLEDATA here, not as {serialization[:30]!r}")
-    if version is not None and version not in VERSIONS:
+    if version not in (None, *VERSIONS):
         raise VoError(f"VOTable is written in version {', '.join(VERSIONS)}, not {version[:20]!r}")
-    media_type = (
-        text if name == MEDIA_TYPE else "text/xml" if name in ("text/xml", "application/xml") else MEDIA_TYPE
+    # What was asked for, put together again: the request's own text must not get into a header.
+    asked = "".join(
+        f";{key}={value}" for key, value in (("serialization", serialization), ("version", version)) if value
     )
-    if name == f"{MEDIA_TYPE}/td":
-        media_type = f"{MEDIA_TYPE};serialization=tabledata"
+    media_type = "text/xml" if name in ("text/xml", "application/xml") else MEDIA_TYPE + asked
 
     def write(result: Result) -> bytes:
         names = unique_names(result.columns)
         return write_votable(
-            result.columns, names, result.rows, result.overflow, serialization, version or VERSION
+            result.columns,
+            names,
+            result.rows,
+            result.overflow,
+            serialization or "binary2",
+            version or VERSION,
         )
 
-    return Format(media_type, write, "xml")
+    return Format(media_type, write)
 
 
 def unique_names(columns: Sequence[Column]) -> list[str]:
@@ -184,16 +191,16 @@ def _parquet(result: Result) -> bytes:
 
 
 FORMATS = (
-    (("csv", "text/csv"), Format("text/csv;header=present", _separated(","), "csv")),
+    (("csv", "text/csv"), Format("text/csv;header=present", _separated(","))),
     (
         ("tsv", "text/tab-separated-values"),
-        Format("text/tab-separated-values;header=present", _separated("\t"), "tsv"),
+        Format("text/tab-separated-values;header=present", _separated("\t")),
     ),
-    (("json", "application/json"), Format("application/json", _json, "json")),
-    (("fits", "application/fits"), Format("application/fits", _fits, "fits")),
+    (("json", "application/json"), Format("application/json", _json)),
+    (("fits", "application/fits"), Format("application/fits", _fits)),
     (
         ("parquet", "application/vnd.apache.parquet", "application/x-parquet"),
-        Format("application/vnd.apache.parquet", _parquet, "parquet"),
+        Format("application/vnd.apache.parquet", _parquet),
     ),
 )
 SHORT_NAMES = ("votable", "votable/td", "votable/b2", *(aliases[0] for aliases, _ in FORMATS))

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.vo.uws import Job
 from service.vo.vosi import as_xml
+from service.vo.votable import printable
 
 NAMES = ("REQUEST", "LANG", "QUERY", "MAXREC", "RESPONSEFORMAT", "FORMAT", "RUNID", "UPLOAD", "VERSION")
 """Parameters that a job shows."""
@@ -20,7 +21,9 @@ def job_document(job: Job, url: str) -> bytes:
 
     error = None
     if job.error is not None:
-        error = ErrorSummary(message=job.error[:LONGEST_SUMMARY], type=ErrorType.FATAL, has_detail=True)
+        error = ErrorSummary(
+            message=printable(job.error)[:LONGEST_SUMMARY], type=ErrorType.FATAL, has_detail=True
+        )
     parameters = _parameters(job)
     document = JobSummary[type(parameters)](
         job_id=job.id,
@@ -84,8 +87,10 @@ def _parameters(job: Job) -> Any:
     given = {name: value for name, value in job.parameters if name in NAMES}
     fields: dict[str, Any] = {name.lower(): (Parameter, ...) for name in given}
     made = create_model("TapParameters", __base__=Parameters, **fields)
-    return made(**{name.lower(): Parameter(id=name.lower(), value=value) for name, value in given.items()})
+    return made(
+        **{name.lower(): Parameter(id=name.lower(), value=printable(value)) for name, value in given.items()}
+    )
 
 
 def _run_id(job: Job) -> str | None:
-    return next((value for name, value in job.parameters if name == "RUNID"), None)
+    return next((printable(value) for name, value in job.parameters if name == "RUNID"), None)

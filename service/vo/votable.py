@@ -31,6 +31,11 @@ UNPRINTABLE = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML cannot hold."""
 
 
+def printable(text: str) -> str:
+    """The text as XML can hold it."""
+    return UNPRINTABLE.sub(" ", text)
+
+
 def write_votable(
     columns: Sequence[Column],
     names: Sequence[str],
@@ -65,7 +70,7 @@ def error_document(message: str) -> bytes:
     from astropy.io.votable import tree
 
     document, resource = _document(VERSION)
-    message = UNPRINTABLE.sub(" ", message)
+    message = printable(message)
     status = tree.Info(name="QUERY_STATUS", value="ERROR")
     status.content = message
     resource.infos.extend([status, tree.Info(name="Error", value=message)])
@@ -93,7 +98,7 @@ def _field(document: Any, i: int, column: Column, name: str) -> Any:
     field = tree.Field(
         document,
         ID=f"c{i}",
-        name=UNPRINTABLE.sub(" ", name),
+        name=printable(name),
         datatype=VOTABLE_TYPES[column.type],
         arraysize=ARRAYSIZES.get(column.type),
         unit=column.unit or None,
@@ -151,7 +156,7 @@ def _written_ints(values: list[Any]) -> Iterable[bytes]:
 
 
 def _written_text(values: list[Any]) -> Iterable[bytes]:
-    return (b"" if value is None else escape(UNPRINTABLE.sub(" ", value)).encode() for value in values)
+    return (b"" if value is None else escape(printable(value)).encode() for value in values)
 
 
 def _written_times(values: list[Any]) -> Iterable[bytes]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -332,6 +334,36 @@ def test_nothing_can_be_written(reader: Reader) -> None:
         with reader.engine.connect() as connection, pytest.raises(sa.exc.DBAPIError) as error:
             connection.execute(sa.text(statement))
         assert "read" in str(error.value)
+
+
+def test_the_role_of_the_guide_is_enough(reader: Reader) -> None:
+    """As docs/vo.md says to make it."""
+    if reader.engine.dialect.name != "postgresql":
+        pytest.skip("SQLite has no roles")
+    guide = (Path(__file__).parents[3] / "docs" / "vo.md").read_text()
+    granted = re.search(r"GRANT SELECT ON (.*) TO peculiar_vo;", guide)
+    assert granted is not None
+    role, owner = (
+        f"vo_{uuid.uuid4().hex[:8]}",
+        sa.create_engine(reader.engine.url, isolation_level="AUTOCOMMIT"),
+    )
+    with owner.connect() as connection:
+        connection.execute(sa.text(f"CREATE ROLE {role} LOGIN"))
+        connection.execute(sa.text(f"GRANT SELECT ON {granted[1]} TO {role}"))
+        limited = Reader(reader.engine.url.set(username=role).render_as_string(hide_password=False))
+        try:
+            for name in reader.tables():
+                limited.run(f"SELECT * FROM {name}", 5, 30)
+            with (
+                limited.engine.connect() as secret,
+                pytest.raises(sa.exc.DBAPIError, match="permission denied"),
+            ):
+                secret.execute(sa.text("SELECT * FROM api_keys"))
+        finally:
+            limited.dispose()
+            connection.execute(sa.text(f"DROP OWNED BY {role}"))
+            connection.execute(sa.text(f"DROP ROLE {role}"))
+    owner.dispose()
 
 
 LONG = "SELECT COUNT(*) FROM " + ", ".join(f"TAP_SCHEMA.columns t{i}" for i in range(10))
