@@ -4,7 +4,7 @@ script in the same run.
     python benchmarks/night.py [--sizes 1000 10000] [--large] [--kinds spectrum cutout] [--figure night-cost.png]
 
 Everything is made here: the files by `peculiar simulate`, packs by `peculiar pack`, a model of each kind from few of
-the files in few epochs, a catalog in SQLite. Each line is a process of its own with one thread, so that its peak
+the files as `peculiar train` would, a catalog in SQLite. Each line is a process of its own with one thread, so that its peak
 memory is its own. The naive script (benchmarks/naive.py) gets at most 1,000 of the files.
 """
 
@@ -25,7 +25,7 @@ from typing import Any
 
 from benchmarks.naive import Cost, night
 
-N_TRAINING, EPOCHS, N_NAIVE, BATCH = 1000, 5, 1000, 256
+N_TRAINING, N_NAIVE, BATCH = 2000, 1000, 256
 STAGES = ("read", "score", "write", "all")
 
 
@@ -102,7 +102,8 @@ def train(kind: str, files: list[str], scratch: str) -> str:
 
     url = f"sqlite:///{scratch}/training.db"
     settings = Settings(_env_file=None, database_url=url, model_dir=Path(scratch) / "models", device="cpu")
-    bundle = train_on(settings, kind, files, kind, epochs=EPOCHS).bundle
+    bundle = train_on(settings, kind, files, kind).bundle
+    print(f"{kind} model: {bundle.spec['network']}", flush=True)
     return str(settings.model_dir / bundle.id.replace("@", "-"))
 
 

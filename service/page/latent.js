@@ -1,42 +1,30 @@
 // The latent map: how many objects lie where, how anomalous they are, and a rectangle that chooses them for the gallery.
 
-import { getJson } from "./api.js";
 import { pageOf } from "./cards.js";
 import { byId, count, fill, fixed, h, number, say } from "./dom.js";
 import { segments } from "./gallery.js";
+import { kindOf, mapReader } from "./maps.js";
 import { currentQuery, go } from "./place.js";
 import { NIGHT, ramp } from "./ramp.js";
 
+const read = mapReader("/maps/latent");
 const section = byId("map");
 const DOT = 3.5;
-let map = null, box = null, by = "mean", canvas = null, turn = 0, shownFor = null;
+let map = null, box = null, by = "mean", canvas = null;
 const parts = {};
 
 export async function show(query) {
   if (!canvas) build();
-  const kind = query.get("kind") ?? "spectrum", night = query.get("night");
-  const asked = new URLSearchParams({ kind, ...(night && night !== "all" ? { night } : {}) });
-  parts.kinds.press(kind);
-  if (asked.toString() === shownFor) {
-    draw();
-    return;
+  parts.kinds.press(kindOf(query));
+  const found = await read(query, () => fill(parts.text, "Reading the latents …"));
+  if (!found) return;
+  if (!found.again) {
+    map = found.map;
+    box = null;
+    if (!map) fill(parts.text, found.problem.message);
+    describe();
   }
-  turn += 1;
-  const mine = turn;
-  fill(parts.text, "Reading the latents …");
-  try {
-    const found = await getJson(`/maps/latent?${asked}`);
-    if (mine !== turn) return;
-    map = found;
-    shownFor = asked.toString();
-  } catch (problem) {
-    if (mine !== turn) return;
-    map = null;
-    fill(parts.text, problem.message);
-  }
-  box = null;
   draw();
-  describe();
 }
 
 function build() {

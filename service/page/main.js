@@ -41,12 +41,11 @@ async function route() {
 /** The object that a label would be put on. */
 const target = () => (current?.id === "gallery" ? gallery.chosenRow() : current?.id === "object" ? row : null);
 
-/** The object page says whom it shows. */
-export function showing(shown) {
-  row = shown;
-  document.title = `${shown.object_id} – Peculiar`;
+byId("object").addEventListener("shown", (event) => {
+  row = event.detail;
+  document.title = `${row.object_id} – Peculiar`;
   showDock();
-}
+});
 
 // ---- the bar for labelling ----
 

@@ -5,7 +5,6 @@ import { KEPT_BELOW, card, marks, pValue, pageOf, partsOf } from "./cards.js";
 import { byId, count, fill, fixed, h, instant, number, say } from "./dom.js";
 import * as gallery from "./gallery.js";
 import { labelsOf, readLabels, watchers } from "./labels.js";
-import { showing } from "./main.js";
 import { STRETCHES, drawBands, drawSpectrum, drawThumbnail, explanationOf, inWords } from "./pictures.js";
 
 const NEIGHBOURS = 8;
@@ -43,7 +42,7 @@ export async function show(query) {
     return;
   }
   shownRow = row;
-  showing(row);
+  section.dispatchEvent(new CustomEvent("shown", { detail: row }));
   const picture = h("div", { class: "picture" });
   const near = h("div", { class: "strip" }, h("p", { class: "dim" }, "Looking for the nearest in the latent space …"));
   const cluster = h("p", {}, `Cluster ${row.cluster}, with probability ${fixed(row.cluster_probability, 2)}.`);

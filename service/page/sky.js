@@ -1,40 +1,28 @@
 // The sky: where objects and discoveries lie, in HEALPix pixels on Mollweide's projection, east to the left.
 
-import { getJson } from "./api.js";
 import { byId, count, fill, fixed, h, number, say } from "./dom.js";
 import { segments } from "./gallery.js";
+import { kindOf, mapReader } from "./maps.js";
 import { currentQuery, go } from "./place.js";
 import { NIGHT, ramp } from "./ramp.js";
 
+const read = mapReader("/maps/sky");
 const section = byId("sky");
 const REACH = 2.7; // degrees from a pixel's centre that hold all of it
 const CENTRE = 180; // right ascension in the middle
-let map = null, by = "count", canvas = null, turn = 0, shownFor = null, chosen = -1;
+let map = null, by = "count", canvas = null, chosen = -1;
 const parts = {};
 
 export async function show(query) {
   if (!canvas) build();
-  const kind = query.get("kind") ?? "spectrum", night = query.get("night");
-  const asked = new URLSearchParams({ kind, ...(night && night !== "all" ? { night } : {}) });
-  parts.kinds.press(kind);
-  if (asked.toString() === shownFor) {
-    draw();
-    return;
-  }
-  turn += 1;
-  const mine = turn;
-  fill(parts.text, "Reading the positions …");
-  try {
-    const found = await getJson(`/maps/sky?${asked}`);
-    if (mine !== turn) return;
-    map = found;
-    shownFor = asked.toString();
+  parts.kinds.press(kindOf(query));
+  const found = await read(query, () => fill(parts.text, "Reading the positions …"));
+  if (!found) return;
+  if (!found.again) {
+    map = found.map;
     chosen = -1;
-    describe();
-  } catch (problem) {
-    if (mine !== turn) return;
-    map = null;
-    fill(parts.text, problem.message);
+    if (map) describe();
+    else fill(parts.text, found.problem.message);
   }
   draw();
 }
