@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from ipaddress import ip_address
 from typing import Any
 
@@ -29,7 +30,15 @@ def command(host: str, port: int) -> None:
     api = make_api(settings, keys_required, examine=_examiner(settings))
     who = "with keys" if keys_required else "without keys, to this host only"
     console.note(f"listening on http://{host}:{port} {who}, documentation at http://{host}:{port}/docs")
+    threading.Thread(target=_import_ahead, daemon=True).start()
     uvicorn.run(api, host=host, port=port, log_level="warning", log_config=None, access_log=False)
+
+
+def _import_ahead() -> None:
+    """What the first ranking by labels needs and takes seconds to import, so that it need not wait."""
+    import sklearn.ensemble  # noqa: F401
+
+    import models.interest  # noqa: F401
 
 
 def _examiner(settings: Any) -> Any:
