@@ -4,8 +4,8 @@ script in the same run.
     python benchmarks/night.py [--sizes 1000 10000] [--large] [--kinds spectrum cutout] [--figure night-cost.png]
 
 Everything is made here: the files by `peculiar simulate`, packs by `peculiar pack`, a model of each kind from few of
-the files as `peculiar train` would, a catalog in SQLite. Each line is a process of its own with one thread, so that its peak
-memory is its own. The naive script (benchmarks/naive.py) gets at most 1,000 of the files.
+the files as `peculiar train` would, a catalog in SQLite. Each line is a process of its own with one thread, so that its
+peak memory is its own. The naive script (benchmarks/naive.py) gets at most 1,000 of the files.
 """
 
 from __future__ import annotations

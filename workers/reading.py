@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.process import AuthenticationString  # type: ignore[attr-defined]
+from multiprocessing.util import Finalize
 
 from workers.batching import Sample
 from workers.readers import read_all
@@ -85,7 +86,11 @@ def _read_singly(paths: Sequence[str]) -> Iterator[Result]:
 
 @functools.cache
 def _pool(readers: int) -> ProcessPoolExecutor:
-    return _fresh_pool(readers)
+    pool = _fresh_pool(readers)
+    # A process that multiprocessing started waits for its children before it ends, and these for more to read. 100:
+    # before the pool's own queues are closed.
+    Finalize(None, pool.shutdown, kwargs={"cancel_futures": True}, exitpriority=100)
+    return pool
 
 
 def _fresh_pool(readers: int) -> ProcessPoolExecutor:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,17 @@ def test_readers_end_with_the_process_that_was_killed(files: list[str]) -> None:
     while Path(f"/proc/{reader}").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not Path(f"/proc/{reader}").exists()
+
+
+def count_readable(paths: list[str]) -> None:
+    print(sum(isinstance(result, Sample) for result in reading.read_inputs(paths, readers=1)))
+
+
+def test_a_process_of_multiprocessing_ends_though_it_has_readers(files: list[str]) -> None:
+    """It waits for its children, which wait for work, unless these are told."""
+    child = get_context("spawn").Process(target=count_readable, args=(files,))
+    child.start()
+    child.join(120)
+    ended = child.exitcode
+    child.kill()
+    assert ended == 0
