@@ -15,7 +15,9 @@ COLUMNS = ("object", "kind", "distance", "score", "p", "RA, Dec", "cluster", "fl
 
 @click.command
 @click.argument("what", metavar="OBJECT|FILE")
-@click.option("-k", "--limit", "k", type=click.IntRange(1, 1000), default=10, show_default=True)
+@click.option(
+    "-k", "--limit", "k", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many."
+)
 @click.option(
     "--kind", type=click.Choice(["spectrum", "cutout"]), help="Where both have an object of this name."
 )
