@@ -194,7 +194,7 @@ def fill(engine: sa.Engine, run: int, n: int) -> None:
             "UPDATE objects o SET ra = p.ra, dec = p.dec, x = p.x, y = p.y, z = p.z, healpix29 = p.h FROM place p "
             "WHERE p.id = o.id"
         )
-        with cursor.copy("COPY embeddings FROM STDIN (FORMAT BINARY)") as copy:  # type: ignore[attr-defined]
+        with cursor.copy("COPY embeddings FROM STDIN (FORMAT BINARY)") as copy:  # type: ignore[attr-defined]  # psycopg's
             copy.set_types(["int8", "text", "bytea", "bytea", "bytea"])
             ones, shares = (
                 np.ones(N_LATENT, "<f4").tobytes(),

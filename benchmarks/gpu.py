@@ -17,6 +17,7 @@ The models are trained here, on simulated files, in few epochs: their size is th
 from __future__ import annotations
 
 import argparse
+import functools
 import tempfile
 import time
 from collections.abc import Callable
@@ -54,7 +55,7 @@ def main() -> None:
     for kind in options.kinds:
         scorer, batch = prepare(kind, device, options.batch)
         resident, work = on_device(scorer, batch, options.seconds)
-        whole = len(batch) / seconds(lambda: scorer.score(batch), device, options.seconds)  # noqa: B023
+        whole = len(batch) / seconds(functools.partial(scorer.score, batch), device, options.seconds)
         traffic = 2 * 4 * batch.flux[0].size * resident / bandwidth
         print(
             f"{kind:10s}{resident:13.0f}{work * resident / flops:9.1%}{traffic:12.1%}{whole:15.0f}",

@@ -10,7 +10,6 @@ from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 import numpy as np
-import sqlalchemy as sa
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
@@ -118,7 +117,7 @@ def page() -> Response:
 @reading.get("/nights", tags=["objects"])
 def nights(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> list[str]:
     """The nights that brought observations, the newest first."""
-    return list(maps.nights(_engine(request), limit))
+    return list(maps.nights(request.app.state.engine, limit))
 
 
 @reading.get("/labels", tags=["objects"])
@@ -127,7 +126,7 @@ def labels_now(
     object_id: Annotated[list[Annotated[str, Query(max_length=1000)]], Query(max_length=MAX_IDS)],
 ) -> list[Said]:
     """What people say of some objects: each person's newest label, unless it was withdrawn."""
-    found = labels.labels_now(_engine(request), object_id)
+    found = labels.labels_now(request.app.state.engine, object_id)
     return [Said.model_validate(row) for row in found]
 
 
@@ -157,7 +156,7 @@ def explanation(
     three, the ``limits``, ``windows``, ``shares`` of the score, ``bands`` of a cutout, and for a spectrum ``loglam``:
     log10 of the first rest-frame wavelength in Å and the step.
     """
-    data = queries.explained(_engine(request), object_id, model, kind, survey)["data"]
+    data = queries.explained(request.app.state.engine, object_id, model, kind, survey)["data"]
     if data is None:
         return Response(status_code=204)
     headers = {
@@ -199,7 +198,7 @@ def outliers_in_box(request: Request, query: Annotated[BoxQuery, Query()]) -> sc
     if query.night is not None:
         inside &= atlas.of_night(str(query.night))
     page = ranking.outliers_among(
-        _engine(request),
+        request.app.state.engine,
         filters_of(query.model_copy(update={"model": chosen["id"]})),
         atlas.observation_id[inside],
         atlas.score[inside],
@@ -251,7 +250,7 @@ class _Files(StaticFiles):
 
 def _atlas(request: Request, model: str | None, kind: str | None) -> tuple[dict[str, Any], maps.Atlas]:
     """The one model that is meant, and its atlas. Raises NotFoundError and CatalogError."""
-    found = ranked_models(_engine(request), kind, model)
+    found = ranked_models(request.app.state.engine, kind, model)
     if not found:
         raise NotFoundError("no model has scored anything yet")
     if len(found) > 1:
@@ -262,14 +261,9 @@ def _atlas(request: Request, model: str | None, kind: str | None) -> tuple[dict[
 def _points(request: Request, model: str, atlas: maps.Atlas, chosen: np.ndarray) -> list[Point]:
     where = np.flatnonzero(chosen)
     where = where[: min(MAP_POINTS, math.ceil(MAP_SHARE * len(where)))]
-    found = maps.points(_engine(request), model, atlas.observation_id[where], atlas.place[where])
+    found = maps.points(request.app.state.engine, model, atlas.observation_id[where], atlas.place[where])
     return [Point.model_validate(row) for row in found]
 
 
 def _name(night: date | None) -> str | None:
     return None if night is None else night.isoformat()
-
-
-def _engine(request: Request) -> sa.Engine:
-    engine: sa.Engine = request.app.state.engine
-    return engine

@@ -7,7 +7,6 @@ import os
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Annotated, Any
 
-import sqlalchemy as sa
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
@@ -50,21 +49,18 @@ class Picture(Response):
     media_type = "image/png"
 
 
-def _engine(request: Request) -> sa.Engine:
-    engine: sa.Engine = request.app.state.engine
-    return engine
-
-
 @reading.get("/outliers", responses=document(404), tags=["objects"])
 def outliers(request: Request, query: Annotated[schemas.OutlierQuery, Query()]) -> schemas.Outliers:
     """The most anomalous observations, page by page; with `for`, what this person finds interesting first."""
     filters = filters_of(query)
     if query.for_ is not None:
-        personal = interest.outliers_for(_engine(request), filters, query.for_, query.limit, query.page)
+        personal = interest.outliers_for(
+            request.app.state.engine, filters, query.for_, query.limit, query.page
+        )
         return schemas.Outliers.model_validate(
             {"items": personal.rows, "next": personal.next, "labels_needed": personal.labels_needed}
         )
-    page = ranking.outliers(_engine(request), filters, query.limit, query.page)
+    page = ranking.outliers(request.app.state.engine, filters, query.limit, query.page)
     return schemas.Outliers.model_validate({"items": page.rows, "next": page.next})
 
 
@@ -78,7 +74,9 @@ def neighbours(
     survey: Survey = None,
 ) -> list[schemas.Neighbour]:
     """The objects nearest to this one in the latent space of a model, the nearest first."""
-    found = queries.neighbours(_engine(request), object_id, k, model, kind, survey, request.app.state.latents)
+    found = queries.neighbours(
+        request.app.state.engine, object_id, k, model, kind, survey, request.app.state.latents
+    )
     return [schemas.Neighbour.model_validate(row) for row in found]
 
 
@@ -92,7 +90,7 @@ def picture(
     request: Request, object_id: ObjectId, model: Model = None, kind: Kind = None, survey: Survey = None
 ) -> Response:
     """An outlier with its reconstruction, the residual in σ and what stands out, as the model saw it last."""
-    found = queries.explained(_engine(request), object_id, model, kind, survey)
+    found = queries.explained(request.app.state.engine, object_id, model, kind, survey)
     if found["data"] is None:
         raise ProblemError(
             404,
@@ -119,7 +117,7 @@ def picture(
 )
 def label(request: Request, object_id: ObjectId, said: schemas.NewLabel) -> schemas.Recorded:
     """Record what somebody says about an object. Nothing is overwritten; each person's newest counts."""
-    n = labels.record_labels(_engine(request), [labels.Label(object_id, said.label, said.by)])
+    n = labels.record_labels(request.app.state.engine, [labels.Label(object_id, said.label, said.by)])
     return schemas.Recorded(objects=n)
 
 
@@ -128,19 +126,23 @@ def one_object(
     request: Request, object_id: ObjectId, kind: Kind = None, survey: Survey = None
 ) -> schemas.Object:
     """One object with its observations, scores and labels."""
-    return schemas.Object.model_validate(queries.one_object(_engine(request), object_id, kind, survey))
+    return schemas.Object.model_validate(
+        queries.one_object(request.app.state.engine, object_id, kind, survey)
+    )
 
 
 @reading.get("/clusters", responses=document(404), tags=["models"])
 def clusters(request: Request, model: Model = None) -> list[schemas.Cluster]:
     """The clusters of a model, or of the newest scored model of each kind, with their lens fractions."""
-    return [schemas.Cluster.model_validate(row) for row in queries.list_clusters(_engine(request), model)]
+    return [
+        schemas.Cluster.model_validate(row) for row in queries.list_clusters(request.app.state.engine, model)
+    ]
 
 
 @reading.get("/models", tags=["models"])
 def models(request: Request, kind: Annotated[schemas.Kind | None, Query()] = None) -> list[schemas.Model]:
     """All models, the newest first."""
-    return [schemas.Model.model_validate(row) for row in registry.list_models(_engine(request), kind)]
+    return [schemas.Model.model_validate(row) for row in registry.list_models(request.app.state.engine, kind)]
 
 
 @administering.post("/models/{model}/promote", responses=document(404), tags=["models"])
@@ -149,7 +151,7 @@ def promote(
 ) -> schemas.Model:
     """Put a model, by id or name, in force for its kind: it scores what comes from now on."""
     by = getattr(request.state, "caller", "API")
-    return schemas.Model.model_validate(registry.promote(_engine(request), model, by))
+    return schemas.Model.model_validate(registry.promote(request.app.state.engine, model, by))
 
 
 @reading.get("/runs", tags=["runs"])
@@ -161,13 +163,15 @@ def runs(
     ] = None,
 ) -> list[schemas.Run]:
     """Runs, the newest first."""
-    return [schemas.Run.model_validate(row) for row in queries.list_runs(_engine(request), limit, before)]
+    return [
+        schemas.Run.model_validate(row) for row in queries.list_runs(request.app.state.engine, limit, before)
+    ]
 
 
 @reading.get("/runs/{run_id}", responses=document(404), tags=["runs"])
 def one_run(request: Request, run_id: Annotated[int, Path(ge=1, le=schemas.BIGGEST_ID)]) -> schemas.Run:
     """One run, as far as it is now."""
-    return schemas.Run.model_validate(queries.one_run(_engine(request), run_id))
+    return schemas.Run.model_validate(queries.one_run(request.app.state.engine, run_id))
 
 
 @submitting.post("/batches", status_code=202, responses=document(400, 403, 404, 413, 503), tags=["runs"])
@@ -180,7 +184,7 @@ def submit(request: Request, response: Response, batch: schemas.Batch) -> schema
     settings: Settings = request.app.state.settings
     paths = list(dict.fromkeys(confined(path, settings.data_roots) for path in batch.paths))
     app = _queue(request)
-    engine = _engine(request)
+    engine = request.app.state.engine
     chosen = models_in_force(engine, batch.model)
     try:
         # Asked first, so that a run with nobody to work on it is not even opened.
@@ -197,7 +201,7 @@ def submit(request: Request, response: Response, batch: schemas.Batch) -> schema
 @reading.get("/metrics", response_class=PlainTextResponse, tags=["service"])
 def metrics(request: Request) -> Response:
     """Figures of the whole service in Prometheus' text format."""
-    return Response(exposition(_engine(request), request.app.state.queue), media_type=CONTENT_TYPE)
+    return Response(exposition(request.app.state.engine, request.app.state.queue), media_type=CONTENT_TYPE)
 
 
 @anybody.get("/health", tags=["service"])
@@ -213,7 +217,7 @@ def ready(request: Request) -> schemas.Health:
     from kombu.exceptions import OperationalError
 
     try:
-        current = revision(_engine(request))
+        current = revision(request.app.state.engine)
     except CatalogError as error:
         raise ProblemError(503, "the catalog does not answer") from error
     if current != head_revision():
@@ -226,7 +230,7 @@ def ready(request: Request) -> schemas.Health:
         raise ProblemError(503, "the broker does not answer") from error
     if not workers:
         raise ProblemError(503, "no worker answers: start one with `peculiar worker`")
-    if not registry.models_in_force(_engine(request)):
+    if not registry.models_in_force(request.app.state.engine):
         raise ProblemError(503, "no model is in force: train one with `peculiar train`")
     return schemas.Health()
 

@@ -8,10 +8,6 @@ list join although labels come in between.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +21,7 @@ from service.catalog.lens import lens_fractions
 from service.catalog.ranking import chosen_models, finish_rows, outliers, select_rows
 from service.catalog.schema import clean, embeddings, labels, observations, scores
 from service.catalog.statements import chunks
+from service.catalog.tokens import make_token, read_token
 
 NEEDED = 10
 """Labels by one person on objects of a model before they change its ranking."""
@@ -177,23 +174,11 @@ def _rows(connection: sa.Connection, model: str, page: list[_Ranked]) -> list[di
 
 
 def _make_token(label_id: int, last: _Ranked) -> str:
-    text = json.dumps([label_id, last.interest, last.observation_id])
-    return MARK + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return MARK + make_token(label_id, last.interest, last.observation_id)
 
 
 def _read_token(token: str | None) -> tuple[int, float, int] | None:
     """Newest label, interest and observation of a token of ours; None for another's."""
     if token is None or not token.startswith(MARK):
         return None
-    text = token.removeprefix(MARK)
-    try:
-        label_id, value, observation_id = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        if not all(isinstance(one, int) and abs(one) < 2**63 for one in (label_id, observation_id)):
-            raise ValueError(token)
-        if not (isinstance(value, float) and math.isfinite(value)):
-            raise ValueError(token)
-    except (ValueError, TypeError, binascii.Error):
-        raise CatalogError(
-            "this page token is not one that was given out: start from the first page"
-        ) from None
-    return label_id, value, observation_id
+    return read_token(token.removeprefix(MARK), int, float, int)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import heapq
-import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -16,11 +12,11 @@ import numpy as np
 import sqlalchemy as sa
 
 from service.catalog.columns import NAMES, part_name
-from service.catalog.engine import CatalogError
 from service.catalog.filters import DUPLICATE, INSTRUMENT, Filters
 from service.catalog.lens import LensFraction, expected_lens_fractions, lens_fractions
 from service.catalog.registry import ranked_models
 from service.catalog.schema import drift, embeddings, objects, observations, scores
+from service.catalog.tokens import make_token, read_token
 
 ROWS_AT_ONCE = 500
 """Looked at where some of those that a database gives are turned away."""
@@ -163,24 +159,12 @@ def _follows(score: float, observation_id: int, model: str) -> sa.ColumnElement[
 
 
 def _make_token(row: Mapping[str, Any] | sa.RowMapping) -> str:
-    text = json.dumps([row["score"], row["observation_id"], row["model"]])
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return make_token(row["score"], row["observation_id"], row["model"])
 
 
 def _read_token(token: str | None) -> tuple[float, int, str] | None:
-    if token is None:
-        return None
-    try:
-        score, observation_id, model = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        if not (isinstance(observation_id, int) and abs(observation_id) < 2**63 and isinstance(model, str)):
-            raise ValueError(observation_id)
-        if not (isinstance(score, float) and math.isfinite(score)):
-            raise ValueError(score)
-    except (ValueError, TypeError, binascii.Error):
-        raise CatalogError(
-            "this page token is not one that was given out: start from the first page"
-        ) from None
-    return score, observation_id, model
+    """Score, observation and model of the last row."""
+    return None if token is None else read_token(token, float, int, str)
 
 
 def outliers_among(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
@@ -209,8 +209,8 @@ def _float32(values: np.ndarray) -> bytes:
     return np.asarray(values, dtype="<f4").tobytes()
 
 
-def _finite_parts(parts: dict[str, float]) -> dict[str, float | None]:
-    return finite_json(parts) if not all(map(math.isfinite, parts.values())) else parts  # type: ignore[return-value]
+def _finite_parts(parts: dict[str, float]) -> Mapping[str, float | None]:
+    return finite_json(parts) if not all(map(math.isfinite, parts.values())) else parts
 
 
 def _write_scores(

@@ -36,9 +36,9 @@ def command(host: str, port: int) -> None:
 
 def _import_ahead() -> None:
     """What the first ranking by labels needs and takes seconds to import, so that it need not wait."""
-    import sklearn.ensemble  # noqa: F401
+    import sklearn.ensemble  # noqa: F401  # to have been imported is all
 
-    import models.interest  # noqa: F401
+    import models.interest  # noqa: F401  # likewise
 
 
 def _examiner(settings: Any) -> Any:

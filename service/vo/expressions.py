@@ -259,12 +259,17 @@ class Scope:
         name = _called(node)
         if name not in SHAPES:
             raise VoError(f"a POINT or a CIRCLE is wanted instead of {written(node)}")
-        only(node, "this", "expressions")
         if name == "POINT":
-            return geometry.make_point([self.value(part) for part in node.expressions])
-        return geometry.make_circle(
-            [self._shape(p) if _called(p) == "POINT" else self.value(p) for p in node.expressions]  # type: ignore[misc]
-        )
+            return self._point(node)
+        only(node, "this", "expressions")
+        arguments: list[Term | Point] = [
+            self._point(part) if _called(part) == "POINT" else self.value(part) for part in node.expressions
+        ]
+        return geometry.make_circle(arguments)
+
+    def _point(self, node: exp.Expr) -> Point:
+        only(node, "this", "expressions")
+        return geometry.make_point([self.value(part) for part in node.expressions])
 
     def _points(self, name: str, arguments: list[exp.Expr], n: int) -> list[Point]:
         shapes = [self._shape(argument) for argument in arguments]

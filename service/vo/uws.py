@@ -262,7 +262,7 @@ class Jobs:
         except VoError as error:
             message = RESTARTED if self._closed else str(error)
             self._change(job_id, ("EXECUTING",), phase="ERROR", error=message, ended_at=datetime.now(UTC))
-        except Exception:
+        except Exception:  # the outermost frame of its thread: whoever waits for the job has to be told
             logger.exception("the job %s failed", job_id)
             message = "this is a fault of the service, and its log says more"
             self._change(job_id, ("EXECUTING",), phase="ERROR", error=message, ended_at=datetime.now(UTC))

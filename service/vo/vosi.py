@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from html import escape
+from typing import TYPE_CHECKING
 
 from service.vo import tap, uws
 from service.vo.functions import ONE_NUMBER, OTHERS, TWO_NUMBERS
 from service.vo.tables import SCHEMA, Table
 from service.vo.tap_schema import ARRAYSIZES, SCHEMAS, VOTABLE_TYPES, foreign_keys, quoted
 from service.vo.votable import MEDIA_TYPE
+
+if TYPE_CHECKING:
+    from pydantic_xml import BaseXmlModel
 
 TAPREGEXT = "ivo://ivoa.net/std/TAPRegExt"
 FEATURES = {
@@ -171,9 +175,9 @@ def _members(table: Table, every: list[Table], detail: bool) -> dict[str, object
     }
 
 
-def as_xml(model: object, skip_empty: bool = True) -> bytes:
+def as_xml(model: BaseXmlModel, skip_empty: bool = True) -> bytes:
     """A document of vo-models."""
-    written = model.to_xml(skip_empty=skip_empty, encoding="UTF-8", xml_declaration=True)  # type: ignore[attr-defined]
+    written = model.to_xml(skip_empty=skip_empty, encoding="UTF-8", xml_declaration=True)
     return bytes(written) if isinstance(written, bytes) else written.encode()
 
 
