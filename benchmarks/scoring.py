@@ -56,7 +56,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kinds", nargs="+", default=["spectrum", "cutout"])
-    parser.add_argument("--batch", type=int, default=256, help="objects in a call, as in a message of the queue")
+    parser.add_argument(
+        "--batch", type=int, default=256, help="objects in a call, as in a message of the queue"
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     options = parser.parse_args()
     costs = {}

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-
-from models.cutouts import pooled
+from torch.nn import functional
 
 RINGS = (0.0, 0.08, 0.16, 0.25, 0.35, 0.47, 0.65, 0.9, 1.5)
 """Radii between rings over half the image's side; the last ring is the corners."""
@@ -111,11 +110,8 @@ def _whitener(standard: Tensor) -> Tensor:
 
 
 def describe(image: Tensor, seen: Tensor) -> Tensor:
-    """What is described above, (n, n_features) for cutouts (n, n_bands, side, side); NaN where nothing is measured."""
+    """What is described above, (n, n_features), NaN where nothing is measured, of prepared cutouts as ``fit`` takes."""
     n_bands, side = image.shape[1:3]
-    holes = seen.flatten(1).amin(1) == 0
-    image = image.clone()
-    image[holes] = _filled(image[holes], seen[holes])
     share = _ring_means(seen)
     shared = torch.minimum(share[:, 1:], share[:, :-1])
 
@@ -131,8 +127,8 @@ def describe(image: Tensor, seen: Tensor) -> Tensor:
     for level in range(LEVELS):
         if side < 2:
             break
-        coarser = _along_both(image, _halving(side).to(image))
-        detail = image - _along_both(coarser, _doubling(side).to(image))
+        coarser = _halved(image)
+        detail = _detail(image, coarser)
         out.append(power(detail, share))
         if level > 0:
             out.append(power(detail - detail.flatten(2).flip(-1).reshape(detail.shape), share))
@@ -142,37 +138,33 @@ def describe(image: Tensor, seen: Tensor) -> Tensor:
     return torch.cat(out, 1)
 
 
-def _filled(image: Tensor, seen: Tensor) -> Tensor:
-    """Unmeasured pixels filled by the mean of the smallest square about them that holds a measured one.
-
-    The squares are 2, 4, 8 … pixels on a side: the push-pull scheme of Gortler et al. 1996 (SIGGRAPH, §3.4).
-    """
-    side = image.shape[-1]
-    if side % 2 or side == 2:
-        total, count = image.sum((-1, -2), keepdim=True), seen.sum((-1, -2), keepdim=True)
-        return image + (1 - seen) * (total / count.clamp(min=1))
-    total, count = pooled(image, 2), pooled(seen, 2)
-    coarse = _filled(total / count.clamp(min=1), count.sign())
-    return image + (1 - seen) * coarse.repeat_interleave(2, -1).repeat_interleave(2, -2)
-
-
-def _along_both(image: Tensor, matrix: Tensor) -> Tensor:
-    """The matrix (side, other side) applied along rows and columns."""
+def _halved(image: Tensor) -> Tensor:
+    """Half as many pixels on a side, (n, n_bands, side, side) to (n, n_bands, ⌈side/2⌉, ⌈side/2⌉)."""
+    matrix = _halving(image.shape[-1], image.device)
     return matrix.T @ (image @ matrix)
 
 
+def _detail(image: Tensor, coarser: Tensor) -> Tensor:
+    """The image without what its ``_halved`` says of it."""
+    matrix = _doubling(image.shape[-1], image.device)
+    rows = (matrix.T @ coarser).flatten(0, 1)
+    # image - rows @ matrix, without a second image in between
+    detail = torch.baddbmm(image.flatten(0, 1), rows, matrix.expand(len(rows), -1, -1), alpha=-1)
+    return detail.reshape(image.shape)
+
+
 @functools.cache
-def _halving(side: int) -> Tensor:
+def _halving(side: int, device: torch.device) -> Tensor:
     """(side, ⌈side/2⌉): smoothing by 1, 3, 3, 1 and leaving out every other pixel; the edge repeats."""
     matrix = torch.zeros(side, -(-side // 2))
     for j in range(matrix.shape[1]):
         for offset, weight in zip((-1, 0, 1, 2), (1, 3, 3, 1), strict=True):
             matrix[min(max(2 * j + offset, 0), side - 1), j] += weight / 8
-    return matrix
+    return matrix.to(device)
 
 
 @functools.cache
-def _doubling(side: int) -> Tensor:
+def _doubling(side: int, device: torch.device) -> Tensor:
     """(⌈side/2⌉, side): linear interpolation back; the edge repeats."""
     half = -(-side // 2)
     matrix = torch.zeros(half, side)
@@ -180,19 +172,19 @@ def _doubling(side: int) -> Tensor:
         near, far = i // 2, i // 2 + (1 if i % 2 else -1)
         matrix[near, i] += 0.75
         matrix[min(max(far, 0), half - 1), i] += 0.25
-    return matrix
+    return matrix.to(device)
 
 
 def _ring_means(value: Tensor) -> Tensor:
     """Means over rings of images (n, channels, side, side), (n, channels, rings)."""
-    return value.flatten(2) @ _rings(*value.shape[-2:]).to(value)
+    return functional.linear(value.flatten(2), _rings(*value.shape[-2:], value.device))
 
 
 @functools.cache
-def _rings(height: int, width: int) -> Tensor:
-    """(pixels, rings): 1 over the number of pixels for those in the ring; 0 for a ring too narrow to have any."""
+def _rings(height: int, width: int, device: torch.device) -> Tensor:
+    """(rings, pixels): 1 over the number of pixels for those in the ring; 0 for a ring too narrow to have any."""
     y, x = (torch.arange(side) - (side - 1) / 2 for side in (height, width))
     radius = torch.hypot(y[:, None], x[None]).flatten() / (min(height, width) / 2)
     edges = torch.tensor(RINGS)
-    member = ((radius[:, None] >= edges[:-1]) & (radius[:, None] < edges[1:])).float()
-    return member / member.sum(0).clamp(min=1)
+    member = ((radius >= edges[:-1, None]) & (radius < edges[1:, None])).float()
+    return (member / member.sum(1, keepdim=True).clamp(min=1)).to(device)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -83,3 +84,19 @@ class Scores:
 
     def __len__(self) -> int:
         return len(self.score)
+
+    @classmethod
+    def join(cls, pieces: Sequence[Scores]) -> Scores:
+        """The rows of all pieces in their order; they are of one model."""
+        if len(pieces) == 1:
+            return pieces[0]
+
+        def joined(values: list[Any]) -> Any:
+            if isinstance(values[0], dict):
+                return {name: joined([value[name] for value in values]) for name in values[0]}
+            if isinstance(values[0], list):
+                return [row for value in values for row in value]
+            return np.concatenate(values)
+
+        names = (field.name for field in fields(cls))
+        return cls(**{name: joined([getattr(piece, name) for piece in pieces]) for name in names})

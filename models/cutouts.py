@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.batch import CutoutBatch
-from models.prepared import LARGEST, Prepared
+from models.prepared import LARGEST, Prepared, on_device
 
 SOFTENING = 3.0
 """Noise σ at which the stretch turns from linear to logarithmic."""
@@ -132,6 +132,11 @@ class CutoutPreprocessing:
             y = square.div_(root.sqrt_().add_(1)).add_(y.abs()).log1p_().copysign_(y)
         image = y.clamp_(-LARGEST, LARGEST).mul_(seen)
         x, ivar_x = _binned(image, weight, self.coarse)
+        if image.device.type == "cpu":
+            holes = (seen.flatten(1).amin(1) == 0).nonzero().squeeze(1)
+            image = image.index_copy(0, holes, _filled(image[holes], seen[holes]))
+        else:  # asking for those with holes would mean waiting for the answer
+            image = _filled(image, seen)
         snr = _central_snr(flux, ivar)
         band = torch.arange(len(self.bands), device=device).repeat_interleave(math.prod(self.shape[1:]))
         return Prepared(
@@ -171,9 +176,7 @@ class CutoutPreprocessing:
         """Binned and centred flux and ivar, (n, n_bands, size, size); flux means nothing where ivar is 0."""
         f = self.factor
         height, width = (side // f * f for side in batch.flux.shape[2:])
-        flux, ivar = (
-            _centre(torch.from_numpy(a).to(device), height, width) for a in (batch.flux, batch.ivar)
-        )
+        flux, ivar = (_centre(on_device(a, device), height, width) for a in (batch.flux, batch.ivar))
         if f > 1:  # in double precision, as flux and ivar of odd units may overflow together
             flux, ivar = (a.float() for a in _binned(flux.double(), ivar.double(), f))
         return _centre(flux, self.size, self.size), _centre(ivar, self.size, self.size)
@@ -191,6 +194,20 @@ def pooled(image: Tensor, factor: int) -> Tensor:
     """Sums over squares of factor × factor pixels."""
     rows = functools.reduce(torch.add, (image[..., k::factor, :] for k in range(factor)))
     return functools.reduce(torch.add, (rows[..., k::factor] for k in range(factor)))
+
+
+def _filled(image: Tensor, seen: Tensor) -> Tensor:
+    """Unmeasured pixels filled by the mean of the smallest square about them that holds a measured one.
+
+    The squares are 2, 4, 8 … pixels on a side: the push-pull scheme of Gortler et al. 1996 (SIGGRAPH, §3.4).
+    """
+    side = image.shape[-1]
+    if side % 2 or side == 2:
+        total, count = image.sum((-1, -2), keepdim=True), seen.sum((-1, -2), keepdim=True)
+        return image + (1 - seen) * (total / count.clamp(min=1))
+    total, count = pooled(image, 2), pooled(seen, 2)
+    coarse = _filled(total / count.clamp(min=1), count.sign())
+    return image + (1 - seen) * coarse.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
 
 def _coverage(seen: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.appearance import Appearance
 from models.flow import LatentFlow
 from models.mixture import Mixture
-from models.networks import make_networks
+from models.networks import Decoder, make_networks
 from models.vae import VAE
 
 
@@ -78,7 +78,7 @@ class Fitted:
             }
 
         state = part("vae")
-        networks: tuple[nn.Module, nn.Module] | tuple[None, None] = (None, None)
+        networks: tuple[nn.Module, Decoder] | tuple[None, None] = (None, None)
         if described["has_networks"]:
             networks = make_networks(shape, described["n_latent"])
         model = VAE(state["mean"], state["basis"], described["n_noise"], *networks)

@@ -52,7 +52,7 @@ class Mixture:
         n_latent = self.means.shape[1]
         if noise is None:
             # (x − m)ᵀ Σ⁻¹ (x − m) for all k as one matrix product with the stacked whitening matrices
-            factor = torch.linalg.cholesky(self.covariances)
+            factor = cholesky(self.covariances)
             eye = torch.eye(n_latent, dtype=x.dtype, device=x.device).expand_as(factor)
             whitener = torch.linalg.solve_triangular(factor, eye, upper=False)
             stacked = whitener.reshape(-1, n_latent)
@@ -62,7 +62,7 @@ class Mixture:
             return log_weights - 0.5 * (white**2).sum(2) - log_det - 0.5 * n_latent * LOG_2PI
         out = []
         for k in range(len(self.weights)):
-            factor = torch.linalg.cholesky(self.covariances[k] + noise)
+            factor = cholesky(self.covariances[k] + noise)
             white = torch.linalg.solve_triangular(factor, (x - self.means[k]).unsqueeze(2), upper=False)
             log_det = torch.diagonal(factor, dim1=1, dim2=2).log().sum(1)
             out.append(log_weights[k] - 0.5 * (white**2).sum((1, 2)) - log_det - 0.5 * n_latent * LOG_2PI)
@@ -75,6 +75,12 @@ class Mixture:
     def responsibilities(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Probability of each component for each row, (n, K)."""
         return torch.softmax(self.log_joint(x, noise), 1)
+
+
+def cholesky(matrices: Tensor) -> Tensor:
+    """Lower factors of positive definite matrices (…, L, L), without waiting for a device to say that they were."""
+    factors: Tensor = torch.linalg.cholesky_ex(matrices).L
+    return factors
 
 
 def fit_mixture(

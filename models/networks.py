@@ -21,7 +21,7 @@ CHANNELS = (8, 16, 32)
 """Of the convolutions; each halves the side."""
 
 
-def make_networks(shape: tuple[int, ...], n_latent: int) -> tuple[nn.Module, nn.Module]:
+def make_networks(shape: tuple[int, ...], n_latent: int) -> tuple[nn.Module, Decoder]:
     """Encoder and decoder for a grid (1, n_bins) or (n_bands, side, side)."""
     if len(shape) == 2:
         return SpectrumEncoder(shape[1], n_latent), Decoder(shape[1], n_latent, HIDDEN)
@@ -70,19 +70,17 @@ class CutoutEncoder(nn.Module):
 class Decoder(nn.Module):
     """What the linear basis cannot say, (n, n_values), from the latent (n, L)."""
 
-    def __init__(self, n_values: int, n_latent: int, hidden: int) -> None:
+    def __init__(self, n_values: int, n_latent: int, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(n_latent, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(),
-            _zeroed(nn.Linear(hidden, n_values)),
-        )  # fmt: skip
+        self.hidden = nn.Sequential(nn.Linear(n_latent, width), nn.GELU(), nn.Linear(width, width), nn.GELU())
+        self.last = _zeroed(nn.Linear(width, n_values))
 
     def forward(self, z: Tensor) -> Tensor:
-        rest: Tensor = self.layers(z)
+        rest: Tensor = self.last(self.hidden(z))
         return rest
 
 
-def _zeroed(layer: nn.Module) -> nn.Module:
+def _zeroed(layer: nn.Linear) -> nn.Linear:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer

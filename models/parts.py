@@ -54,7 +54,7 @@ def weigh(fitted: Fitted, data: Prepared) -> Evidence:
     seen = weight.sign()
     measured = seen.sum(1).double()
     q = model.encode(data, weight)
-    residual = (data.x - model.decode(q.mean)) * weight.sqrt()
+    residual = model.left_over(data.x, q.mean).mul_(weight.sqrt())
     chi2 = (residual**2).sum(1, dtype=torch.float64) / (measured - model.n_latent).clamp(min=1)
     # relative to a perfect reconstruction, so that the noise level and the coverage drop out
     relative_elbo, relative_log_px = _bounds(model, data, weight, q, measured)
@@ -93,7 +93,7 @@ def _bounds(
     generator = torch.Generator().manual_seed(0)
     half = torch.randn((N_DRAWS // 2, model.n_latent), generator=generator, dtype=torch.float64)
     log_likelihood, log_weight = [], []
-    for eps in torch.cat([half, -half]).to(q.mean.device):
+    for eps in torch.cat([half, -half]).to(q.mean.device, non_blocking=True):
         z = q.sample(eps)
         likelihood = 0.5 * (measured - model.misfit(data, weight, z))
         log_likelihood.append(likelihood)
@@ -130,12 +130,12 @@ def _quietest(residual: Tensor, seen: Tensor, shape: tuple[int, ...]) -> Tensor:
         rest = image.shape[axis] - 1
         if rest < 1:
             continue
-        step = image.narrow(axis, 1, rest) - image.narrow(axis, 0, rest)
         both = seen.narrow(axis, 1, rest) * seen.narrow(axis, 0, rest)
-        power, count = (list(window_sums(a))[-1] for a in (both * step * step / 2, both))
+        step = (image.narrow(axis, 1, rest) - image.narrow(axis, 0, rest)).mul_(both)
+        power, count = (list(window_sums(a))[-1] for a in (step.mul_(step), both))
         length = step.shape[2] - power.shape[2] + 1  # of the longest window that fits
         enough = count > 0.5 * length ** (image.dim() - 2)
-        quiet = torch.where(enough, power / count.clamp(min=1), 1.0)
+        quiet = torch.where(enough, power / (2 * count).clamp(min=1), 1.0)
         smallest = torch.minimum(smallest, quiet.flatten(1).amin(1))
     return smallest.double()
 

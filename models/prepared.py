@@ -13,6 +13,14 @@ LARGEST = 1e3
 """Normalised flux is clipped here: far beyond any source, and its squares still fit single precision."""
 
 
+def on_device(array: np.ndarray, device: torch.device | str) -> Tensor:
+    """The array as a tensor there; a copy to a GPU goes through pinned memory, and nobody waits for it."""
+    tensor = torch.from_numpy(array)
+    if torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 @dataclass(slots=True)
 class Prepared:
     """n objects on a grid of n_values points (wavelength bins, or band × row × column), all on one device."""
@@ -30,7 +38,8 @@ class Prepared:
     outside: Tensor
     """(n,) float64 ≥ 0: how far the object lies outside what the training set covered; 0 inside."""
     image: Tensor | None = None
-    """(n, n_bands, side, side) float32, cutouts only: normalised flux at full resolution, 0 where unmeasured."""
+    """(n, n_bands, side, side) float32, cutouts only: normalised flux at full resolution, unmeasured pixels filled
+    from around them."""
     seen: Tensor | None = None
     """Float32 of the shape of ``image``: 1 where measured, 0 elsewhere."""
 

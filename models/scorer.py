@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.batch import Batch, CutoutBatch, Scores, SpectrumBatch
 from models.bundle import Bundle, load_bundle
@@ -21,7 +22,7 @@ from models.spectra import SpectrumPreprocessing
 from models.windows import windows_of
 
 Preprocessing = SpectrumPreprocessing | CutoutPreprocessing
-CHUNK = {"spectrum": 256, "cutout": 64}
+CHUNK = {"spectrum": 256, "cutout": 128}
 """Objects that go through the model at once on a CPU, so that they stay in its caches; other devices take a whole
 batch. Scores do not depend on it."""
 EXPLAINED_P = 0.05
@@ -98,104 +99,82 @@ class Scorer:
         extremes = [f(a) for a in (batch.flux, batch.ivar) for f in (np.min, np.max)]
         if not (np.isfinite(extremes).all() and extremes[2] >= 0):
             raise ValueError("flux and ivar must be finite and ivar ≥ 0; mask a pixel by ivar = 0")
+        size = CHUNK[self.kind] if self.device.type == "cpu" else len(batch)
         with torch.no_grad():
-            found = [self._weigh(chunk) for chunk in _chunks(batch, self._chunk(batch))]
-            return self._calibrated(batch, found, explained_p)
+            return Scores.join([self._score(chunk, explained_p) for chunk in _chunks(batch, size)])
 
     def prepare(self, batch: Batch) -> Prepared:
         """The batch on the model's grid, normalised, on the model's device."""
         return self.preprocessing(batch, self.device)  # type: ignore[arg-type]  # kinds match
 
-    def _chunk(self, batch: Batch) -> int:
-        return CHUNK[self.kind] if self.device.type == "cpu" else len(batch)
-
-    def _weigh(self, batch: Batch) -> tuple[Prepared, Evidence]:
+    def _score(self, batch: Batch, explained_p: float) -> Scores:
         data = self.prepare(batch)
-        return data, weigh(self.fitted, data)
+        found = weigh(self.fitted, data)
 
-    def _calibrated(self, batch: Batch, found: list[tuple[Prepared, Evidence]], explained_p: float) -> Scores:
-        """Evidence of the batch's chunks, from the device, as scores."""
+        def column(values: Tensor, dtype: torch.dtype = torch.float64) -> np.ndarray:
+            return values.to(dtype).cpu().numpy()
 
-        def column(name: str, dtype: torch.dtype = torch.float64) -> np.ndarray:
-            return torch.cat([getattr(e, name) for _, e in found]).to(dtype).cpu().numpy()
-
-        names = found[0][1].parts
-        parts = {n: torch.cat([e.parts[n] for _, e in found]).double().cpu().numpy() for n in names}
-        covariates, outside, snr = (
-            torch.cat([getattr(data, n) for data, _ in found]).double().cpu().numpy()
-            for n in ("covariates", "outside", "snr")
-        )
-        surprisals = self.calibration.surprisals(parts, covariates)
+        parts = {name: column(values) for name, values in found.parts.items()}
+        surprisals = self.calibration.surprisals(parts, column(data.covariates))
         score = self.calibration.combine(surprisals)
         p_value = self.calibration.p_value(score)
         p_values = self.calibration.part_p_values(surprisals)
         windows: list[list[dict[str, Any]]] = [[] for _ in p_value]
         explanations: list[bytes | None] = [None] * len(p_value)
-        for i, explanation in self._explained(batch, found, p_values, p_value <= explained_p):
+        rows = np.flatnonzero(p_value <= explained_p)
+        for i, explanation in zip(rows, self._explain(batch, data, found, p_values, rows), strict=True):
             windows[i] = explanation.named_windows()
             explanations[i] = explanation.to_bytes()
         return Scores(
-            elbo=column("elbo"),
-            log_px=column("log_px"),
-            log_density=column("log_density"),
-            chi2=column("chi2"),
+            elbo=column(found.elbo),
+            log_px=column(found.log_px),
+            log_density=column(found.log_density),
+            chi2=column(found.chi2),
             score=score,
             p_value=p_value,
-            latent=column("latent", torch.float32),
-            latent_var=column("latent_var", torch.float32),
-            responsibilities=column("responsibilities", torch.float32),
-            snr=snr,
+            latent=column(found.latent, torch.float32),
+            latent_var=column(found.latent_var, torch.float32),
+            responsibilities=column(found.responsibilities, torch.float32),
+            snr=column(data.snr),
             parts={**parts, **{f"{name}_p": p for name, p in p_values.items()}},
             windows=windows,
             explanations=explanations,
-            flags=[{"outside-domain"} if o > 0 else set() for o in outside],
+            flags=[{"outside-domain"} if o > 0 else set() for o in column(data.outside)],
         )
 
-    def _explained(
-        self,
-        batch: Batch,
-        found: list[tuple[Prepared, Evidence]],
-        p_values: dict[str, np.ndarray],
-        wanted: np.ndarray,
-    ) -> Iterator[tuple[int, Explanation]]:
-        """The explanations of the ``wanted`` (n,) objects, each with its place in the batch."""
-        surprisal = {name: 0.0 - np.log10(p_values[name]) for name in self.calibration.combined}
+    def _explain(
+        self, batch: Batch, data: Prepared, found: Evidence, p_values: dict[str, np.ndarray], rows: np.ndarray
+    ) -> Iterator[Explanation]:
+        """The explanations of the objects ``rows`` (m,) of the batch."""
+        if not len(rows):
+            return
+        surprisal = {name: 0.0 - np.log10(p_values[name][rows]) for name in self.calibration.combined}
         total = sum(surprisal.values())
         about = self.preprocessing
-        for k, (data, evidence) in enumerate(found):
-            start = k * self._chunk(batch)
-            rows = np.flatnonzero(wanted[start : start + len(data)])
-            if not len(rows):
-                continue
-            data, residual = data.rows(rows), evidence.residual[rows]
-            seen = data.ivar > 0
-            grid = (len(rows), *about.shape)
-            image = data.x.reshape(grid) if data.image is None else data.image
-            measured = seen.reshape(grid) if data.seen is None else data.seen > 0
-            planes = (
-                torch.where(measured, image, torch.nan),
-                self.fitted.model.decode(evidence.latent[rows]).reshape(grid),
-                residual.reshape(grid),
-                seen,
+        data, residual = data.rows(rows), found.residual[rows]
+        seen = data.ivar > 0
+        grid = (len(rows), *about.shape)
+        image = data.x.reshape(grid) if data.image is None else data.image
+        measured = seen.reshape(grid) if data.seen is None else data.seen > 0
+        planes = (
+            torch.where(measured, image, torch.nan),
+            self.fitted.model.decode(found.latent[rows]).reshape(grid),
+            residual.reshape(grid),
+            seen,
+        )
+        flux, expected, scatter, mask = (plane.cpu().numpy() for plane in planes)
+        redshift = batch.redshift[rows] if isinstance(batch, SpectrumBatch) else np.zeros(len(rows))
+        windows = windows_of(scatter.reshape(len(rows), -1), mask, about, np.nan_to_num(redshift))
+        for i in range(len(rows)):
+            yield Explanation(
+                flux=flux[i],
+                expected=expected[i],
+                residual=scatter[i],
+                windows=windows[i],
+                shares={name: float(s[i] / (total[i] or 1.0)) for name, s in surprisal.items()},
+                loglam=about.loglam if isinstance(about, SpectrumPreprocessing) else None,
+                bands=about.bands if isinstance(about, CutoutPreprocessing) else (),
             )
-            flux, expected, scatter, mask = (plane.cpu().numpy() for plane in planes)
-            redshift = batch.redshift if isinstance(batch, SpectrumBatch) else np.zeros(len(batch))
-            windows = windows_of(
-                scatter.reshape(len(rows), -1), mask, about, np.nan_to_num(redshift[start + rows])
-            )
-            for row, i in enumerate(start + rows):
-                yield (
-                    int(i),
-                    Explanation(
-                        flux=flux[row],
-                        expected=expected[row],
-                        residual=scatter[row],
-                        windows=windows[row],
-                        shares={name: float(s[i] / (total[i] or 1.0)) for name, s in surprisal.items()},
-                        loglam=about.loglam if isinstance(about, SpectrumPreprocessing) else None,
-                        bands=about.bands if isinstance(about, CutoutPreprocessing) else (),
-                    ),
-                )
 
 
 def calibration_arrays(calibration: Calibration) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from models.mixture import Mixture
+from models.mixture import Mixture, cholesky
+from models.networks import Decoder
 from models.prepared import Prepared
 
 LOG_2PI = math.log(2 * math.pi)
@@ -77,7 +78,7 @@ class Posterior:
         three components of the largest ``log_joint`` (n, K), which leave nothing to the others.
         """
         k = log_joint.topk(min(3, log_joint.shape[1]), dim=1).indices
-        sharpness = torch.linalg.inv(mixture.covariances)
+        sharpness = torch.linalg.inv_ex(mixture.covariances).inverse
         pull = (sharpness @ mixture.means.unsqueeze(2)).squeeze(2)
         constant = mixture.weights.clamp(min=1e-300).log() + 0.5 * (
             torch.linalg.slogdet(sharpness).logabsdet - (pull * mixture.means).sum(1)
@@ -117,13 +118,18 @@ class VAE(nn.Module):
     object's precision matrix spans eight decades, and a row must not depend on the rows beside it.
     """
 
+    _upper: Tensor
+    """(2, L (L + 1) / 2) row and column of the entries of a symmetric matrix that are kept."""
+    _entry: Tensor
+    """(L · L,) which of them each entry of the whole matrix is."""
+
     def __init__(
         self,
         mean: Tensor,
         basis: Tensor,
         n_noise: int,
         encoder: nn.Module | None = None,
-        decoder: nn.Module | None = None,
+        decoder: Decoder | None = None,
     ) -> None:
         super().__init__()
         self.mean = nn.Parameter(mean)
@@ -132,34 +138,36 @@ class VAE(nn.Module):
         self.log_jitter = nn.Parameter(torch.full_like(mean, math.log(0.05)))
         self.encoder = encoder
         self.decoder = decoder
-        self._frozen: tuple[Tensor, Tensor] | None = None
+        i, j = torch.triu_indices(self.n_latent, self.n_latent)
+        entry = torch.empty(self.n_latent, self.n_latent, dtype=torch.int64)
+        entry[i, j] = entry[j, i] = torch.arange(len(i))
+        self.register_buffer("_upper", torch.stack([i, j]), persistent=False)
+        self.register_buffer("_entry", entry.flatten(), persistent=False)
+        self._frozen: tuple[tuple[Tensor, Tensor], Tensor] | None = None
 
     @property
     def n_latent(self) -> int:
         return self.basis.shape[1]
 
     def freeze(self) -> VAE:
-        """Itself, for scoring only: products of the basis are kept instead of being made for every batch."""
+        """Itself, for scoring only: what is made of the parameters is kept instead of being made for every batch."""
         self.eval().requires_grad_(False)
-        self._frozen = self._products()
+        self._frozen = self._products(), self._drawing()
         return self
 
     def weight(self, data: Prepared) -> Tensor:
         """Inverse variance of every value given the latent, (n, n_values); exactly 0 where unmeasured."""
-        scale = (2 * self.log_noise_scale.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE)).exp()[data.noise_index]
+        table = (2 * self.log_noise_scale.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE)).exp()
+        scale = table.expand(len(data.noise_index), -1).gather(1, data.noise_index)
         return data.ivar / (scale + (2 * self.log_jitter).exp() * data.ivar)
 
     def linear_posterior(self, residual: Tensor, weight: Tensor) -> Posterior:
         """The exact posterior of the linear part for residuals x − mean; all shapes (n, n_values)."""
-        basis, products = self._frozen or self._products()
-        i, j = torch.triu_indices(self.n_latent, self.n_latent, device=residual.device)
+        basis, products = self._frozen[0] if self._frozen else self._products()
         # Wᵀ Ψ⁻¹ W for all objects as one matrix product over the upper triangle of its L × L entries
         upper = weight.double() @ products
         eye = torch.eye(self.n_latent, dtype=torch.float64, device=residual.device)
-        precision = eye.repeat(len(residual), 1, 1)
-        precision[:, i, j] += upper
-        precision[:, j, i] = precision[:, i, j]
-        factor = torch.linalg.cholesky(precision)
+        factor = cholesky(eye + upper[:, self._entry].unflatten(1, eye.shape))
         right = ((weight * residual).double() @ basis).unsqueeze(2)
         mean = torch.cholesky_solve(right, factor).squeeze(2)
         whitener = torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)
@@ -181,13 +189,15 @@ class VAE(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Expected values, (n, n_values), for latents (n, L)."""
-        z = z.float()
-        linear = torch.addmm(self.mean, z, self.basis.T)
-        return linear if self.decoder is None else linear + self.decoder(z)
+        return torch.mm(*self._drawn(z))
+
+    def left_over(self, x: Tensor, z: Tensor) -> Tensor:
+        """x − decode(z), both (n, n_values), in one go."""
+        return torch.addmm(x, *self._drawn(z), alpha=-1)
 
     def misfit(self, data: Prepared, weight: Tensor, z: Tensor) -> Tensor:
         """Σ weight (x − decode(z))² over the measured values, (n,) float64."""
-        return (weight * (data.x - self.decode(z)) ** 2).sum(1, dtype=torch.float64)
+        return (weight * self.left_over(data.x, z) ** 2).sum(1, dtype=torch.float64)
 
     def linear_log_px(self, data: Prepared) -> Tensor:
         """log p(x) of the model without its decoder network, exactly, (n,) nats."""
@@ -208,8 +218,22 @@ class VAE(nn.Module):
     def _products(self) -> tuple[Tensor, Tensor]:
         """The basis W, (n_values, L), and W_i · W_j for i ≤ j, (n_values, L (L + 1) / 2), in double precision."""
         basis = self.basis.double()
-        i, j = torch.triu_indices(self.n_latent, self.n_latent, device=basis.device)
+        i, j = self._upper
         return basis, basis[:, i] * basis[:, j]
+
+    def _drawn(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """What is said of each object, (n, m), and the (m, n_values) matrix that makes values of it."""
+        said = [z.float(), torch.ones_like(z[:, :1], dtype=torch.float32)]
+        if self.decoder is not None:
+            said.append(self.decoder.hidden(said[0]))
+        return torch.cat(said, 1), self._frozen[1] if self._frozen else self._drawing()
+
+    def _drawing(self) -> Tensor:
+        """The basis, the mean and the decoder's last layer as one matrix, (m, n_values)."""
+        if self.decoder is None:
+            return torch.cat([self.basis, self.mean[:, None]], 1).T
+        last = self.decoder.last
+        return torch.cat([self.basis, (self.mean + last.bias)[:, None], last.weight], 1).T
 
 
 def normaliser(weight: Tensor) -> Tensor:

@@ -79,7 +79,9 @@ class Peculiar(click.Group):
 def main(debug: bool) -> None:
     """Find what survey astronomers have never seen before, in spectra and image cutouts."""
     from service.cli.console import start_logging
+    from workers.memory import keep_freed_memory
 
+    keep_freed_memory()
     # Before torch and scikit-learn load OpenMP: threads that spin while they wait make a busy machine crawl.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     start_logging("info" if debug else None)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.batch import CutoutBatch
-from models.cutouts import CutoutPreprocessing
+from models.cutouts import CutoutPreprocessing, _filled
 from models.prepared import LARGEST, Prepared
 
 
@@ -104,13 +104,47 @@ def test_the_coarse_grid_keeps_chi2(stretch: str, cutouts: Any) -> None:
     np.testing.assert_allclose(ivar.sum((1, 2, 3)), coarse_ivar.sum((1, 2, 3)), rtol=1e-5)
 
 
-def test_an_image_is_zero_and_unseen_where_unmeasured(cutouts: Any) -> None:
+@pytest.mark.parametrize("coarse", [1, 2])
+def test_what_is_unmeasured_is_filled_in_the_image_and_zero_in_the_density_model(
+    coarse: int, cutouts: Any
+) -> None:
     batch = cutouts(3, 3, 64)
     batch.flux[batch.ivar == 0] = 1e30
-    data = grid(64, stretch="asinh", n_bands=2, coarse=2)(batch)
+    data = grid(64, stretch="asinh", n_bands=2, coarse=coarse)(batch)
     assert data.image is not None and data.seen is not None
     np.testing.assert_array_equal(data.seen, batch.ivar > 0)
-    assert (data.image[data.seen == 0] == 0).all() and (data.image[data.seen > 0] != 0).all()
+    measured = torch.where(data.seen > 0, data.image, torch.nan)
+    assert (data.image != 0).all()
+    assert data.image.amax() <= np.nanmax(measured) and data.image.amin() >= np.nanmin(measured)
+    assert (data.x[data.ivar == 0] == 0).all() and (data.x[data.ivar > 0] != 0).all()
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 8, 24, 32])
+def test_holes_are_filled_from_their_neighbourhood(side: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn((3, 2, side, side), generator=generator)
+    seen = (torch.rand((3, 2, side, side), generator=generator) > 0.4).float()
+    seen[2] = 0
+    filled = _filled(image * seen, seen)
+    assert torch.equal(filled[seen > 0], image[seen > 0])  # what was measured stays
+    low, high = (image * seen).amin((2, 3)), (image * seen).amax((2, 3))
+    assert (filled.amin((2, 3)) >= low - 1e-6).all() and (filled.amax((2, 3)) <= high + 1e-6).all()
+    assert not filled[2].any()  # and nothing measured is nothing at all
+    level = _filled(5 * seen, seen)
+    torch.testing.assert_close(level[:2], torch.full_like(level[:2], 5) * seen[:2].amax((2, 3), keepdim=True))
+
+
+def test_a_hole_takes_the_mean_of_the_smallest_square_that_was_measured() -> None:
+    """Of two levels: one pixel of a square of four is missing, and a square of 4 × 4 but for one corner."""
+    image = torch.arange(64.0).reshape(1, 1, 8, 8)
+    seen = torch.ones_like(image)
+    seen[0, 0, 1, 1] = 0
+    seen[0, 0, 4:, 4:] = 0
+    seen[0, 0, 7, 7] = 1
+    filled = _filled(image * seen, seen)[0, 0]
+    assert float(filled[1, 1]) == pytest.approx((0 + 1 + 8) / 3)
+    assert float(filled[6, 7]) == 63  # of its own square
+    assert float(filled[4, 4]) == 63  # of the square of squares
 
 
 @pytest.mark.parametrize("unit", [2e-19, 1e-10, 1e10, 1e15])

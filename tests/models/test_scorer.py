@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.batch import Batch, CutoutBatch, SpectrumBatch
 from models.bundle import Bundle
@@ -298,6 +300,35 @@ def test_a_missing_device_is_a_users_error(monkeypatch: pytest.MonkeyPatch) -> N
     assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
     with pytest.raises(ValueError, match="no usable CUDA device: use cpu or auto"):
         pick_device("cuda:1")
+
+
+class Waits(TorchDispatchMode):
+    """Notes the operations after which a program on a GPU has to wait for it: their result is needed on the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function._schema.name.removeprefix("aten::").removeprefix("_")
+        masked = name.startswith("index") and any(
+            isinstance(i, torch.Tensor) and i.dtype == torch.bool for i in pytree.tree_leaves(args[1:])
+        )
+        if masked or name in ("nonzero", "local_scalar_dense", "linalg_check_errors", "masked_select"):
+            self.found.add(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["spectrum", "cutout", "networks-spectrum", "networks-cutout"])
+def test_nothing_waits_for_the_device(name: str, scorers: dict[str, Scorer], draw: Any) -> None:
+    scorer = scorers[name]
+    data = scorer.prepare(draw(scorer.kind, 5, 14))
+    with Waits() as waits, torch.no_grad():
+        weigh(scorer.fitted, data)
+    assert not waits.found
+    with Waits() as waits:
+        assert torch.linalg.cholesky(torch.eye(2)[None]).any()
+    assert waits.found == {"linalg_check_errors", "local_scalar_dense"}  # the test knows one when it sees it
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -44,6 +44,7 @@ _NUMBERS = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8
 _ENDING = re.compile(r"(\.(fits|fit|fts))?(\.(gz|fz))?$", re.IGNORECASE)
 _CELLS = {"B": "B", "I": ">h", "J": ">i", "K": ">q", "E": ">f", "D": ">d"}
 _PIXELS = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+_END = b"END".ljust(CARD)
 _LOOKS_LIKE = {
     b"\x89HDF": "HDF5",
     b"PK\x03\x04": "zip",
@@ -308,12 +309,12 @@ def _scan(content: Content) -> list[Hdu]:
 def _header_end(data: bytes, start: int, index: int) -> int:
     """Where the last block of the header at ``start`` ends. Raises Refused."""
     limit = start + MAX_CARDS * CARD
-    for end in range(start + BLOCK, min(len(data), limit) + 1, BLOCK):
-        # Behind END there are only blanks, so a block whose last card holds a value has no END.
-        if data[end - 72 : end - 70] != b"= " and any(
-            data[at : at + 8] == b"END     " for at in range(end - BLOCK, end, CARD)
-        ):
-            return end
+    at = data.find(_END, start, min(len(data), limit))
+    while at >= 0 and (at - start) % CARD:  # the word stands within a card
+        at = data.find(_END, at + 1, min(len(data), limit))
+    end = start + -(-(at + CARD - start) // BLOCK) * BLOCK
+    if at >= 0 and end <= len(data):
+        return end
     if len(data) > limit:
         raise Refused(reasons.BROKEN_HEADER, f"the header of HDU {index} has more than {MAX_CARDS} cards")
     raise Refused(reasons.TRUNCATED, f"the header of HDU {index} has no end")
