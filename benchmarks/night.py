@@ -130,10 +130,12 @@ def measure(inputs: list[str], bundle: str) -> dict[str, Any]:
     from service.catalog.rows import ModelRow
     from service.catalog.runs import open_run
     from workers import pipeline
+    from workers.memory import keep_freed_memory
     from workers.readers import find_inputs
     from workers.reading import read_inputs
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     scorer = Scorer.from_bundle(bundle, device="cpu")
     models = {scorer.kind: scorer.id}
     with tempfile.TemporaryDirectory() as folder:
@@ -151,9 +153,10 @@ def measure(inputs: list[str], bundle: str) -> dict[str, Any]:
             with costs["read"].counting():
                 samples = list(read_inputs(chunk))
             with costs["score"].counting():
-                done = list(
-                    pipeline.score_paths(chunk, models, date(2026, 1, 1), lambda _: scorer, lambda _: samples)  # noqa: B023
+                at_hand = pipeline.score_paths(
+                    chunk, models, date(2026, 1, 1), lambda _: scorer, lambda _, samples=samples: samples
                 )
+                done = list(at_hand)
             with costs["write"].counting():
                 for rows in done:
                     pipeline.write(engine, run, rows.scored, rows.rejected)

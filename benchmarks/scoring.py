@@ -28,6 +28,7 @@ import models.parts
 import models.scorer
 import models.vae
 from benchmarks.gpu import prepare
+from workers.memory import keep_freed_memory
 
 STEPS: dict[str, list[tuple[Any, str]]] = {
     "preparing": [(models.scorer.Scorer, "prepare")],
@@ -65,8 +66,9 @@ def main() -> None:
     for kind in options.kinds:
         scorer, batch = prepare(kind, torch.device("cpu"), options.batch)
         torch.set_num_threads(1)
+        keep_freed_memory()
         scorer.score(batch)
-        costs[kind] = cost_of_steps(lambda s=scorer, b=batch: s.score(b), options.seconds, len(batch))
+        costs[kind] = cost_of_steps(functools.partial(scorer.score, batch), options.seconds, len(batch))
     print(f"{'CPU µs an object':22s}" + "".join(f"{kind:>10s}" for kind in options.kinds))
     for step in [*STEPS, "all"]:
         print(f"{step:22s}" + "".join(f"{costs[kind][step]:10.0f}" for kind in options.kinds))

@@ -5,16 +5,16 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Query, Request, Response
 from pydantic import BaseModel, Field
 
 from service.api import schemas
-from service.api.guard import allow
+from service.api.guard import router_for
 from service.api.problems import document
 from service.catalog.digest import digest
 from service.feed import MEDIA_TYPE, atom
 
-router = APIRouter(dependencies=[Depends(allow("read"))], responses=document(401, 403, 429), tags=["runs"])
+router = router_for("read", "runs")
 
 Rate = Annotated[
     schemas.Finite, Query(ge=1e-6, le=1, description="false-discovery rate: the largest q-value")

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import State
 
-from service.api.guard import allow
+from service.api.guard import router_for
 from service.api.problems import ProblemError, document
 from service.api.schemas import MAX_NEIGHBOURS, Examined, Kind, Text
 from service.catalog.queries import neighbours_of
@@ -30,7 +30,7 @@ Examine = Callable[[bytes, str, dict[str, str]], ScoredRow | RejectedRow]
 """A file's bytes, its name and the model id by kind: its row, or why there is none."""
 
 _waiting = threading.BoundedSemaphore(MAX_WAITING)
-router = APIRouter(dependencies=[Depends(allow("read"))], responses=document(401, 403, 429))
+router = router_for("read")
 
 
 @router.post(

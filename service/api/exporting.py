@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from service.api.guard import allow
+from service.api.guard import router_for
 from service.api.problems import ProblemError, document
 from service.api.schemas import Search
 from service.api.searching import filters_of
@@ -27,7 +27,7 @@ MAX_IN_MEMORY = 200_000
 """Rows of a FITS table or a VOTable, which are made as a whole; the others are written as the rows come."""
 CHUNK = 1 << 20
 
-router = APIRouter(dependencies=[Depends(allow("read"))], responses=document(401, 403, 429))
+router = router_for("read")
 
 
 class ExportQuery(Search):

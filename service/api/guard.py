@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from service.api.problems import ProblemError
+from service.api.problems import ProblemError, document
 from service.catalog.keys import find_caller
 
 MANY = 10_000
@@ -81,6 +81,12 @@ def allow(role: str, basic: bool = False) -> Callable[..., None]:
             )
 
     return check
+
+
+def router_for(role: str, *tags: str) -> APIRouter:
+    """A router whose routes take keys of this role and those above it, and say so in OpenAPI."""
+    refusals = document(401, 403, 429)
+    return APIRouter(dependencies=[Depends(allow(role))], responses=refusals, tags=list(tags))
 
 
 def _password(request: Request) -> str | None:

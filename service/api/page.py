@@ -10,14 +10,14 @@ from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 from starlette.types import Message, Receive, Scope, Send
 
 from service.api import schemas
-from service.api.guard import allow
+from service.api.guard import router_for
 from service.api.problems import document
 from service.api.routes import PICTURE_SECONDS, Kind, Model, ObjectId, Survey
 from service.api.searching import filters_of
@@ -40,7 +40,7 @@ MAP_POINTS, MAP_SHARE = 100, 0.05
 """Objects that a map shows one by one: the most anomalous, at most so many and at most this share of all."""
 MAX_IDS = 200
 
-reading = APIRouter(dependencies=[Depends(allow("read"))], responses=document(401, 403, 429))
+reading = router_for("read")
 anybody = APIRouter()
 ROUTERS = (reading, anybody)
 

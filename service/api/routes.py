@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from service.api import schemas
-from service.api.guard import allow, limited
+from service.api.guard import limited, router_for
 from service.api.metrics import CONTENT_TYPE, exposition
 from service.api.problems import ProblemError, document
 from service.api.searching import filters_of
@@ -25,11 +25,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
 
-def _router(role: str) -> APIRouter:
-    return APIRouter(dependencies=[Depends(allow(role))], responses=document(401, 403, 429))
-
-
-reading, labelling, submitting, administering = map(_router, ROLES)
+reading, labelling, submitting, administering = map(router_for, ROLES)
 anybody = APIRouter(dependencies=[Depends(limited)], responses=document(429))
 ROUTERS = (reading, labelling, submitting, administering, anybody)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from service.api import schemas
-from service.api.guard import allow
+from service.api.guard import router_for
 from service.api.problems import ProblemError, document
 from service.api.searching import filters_of
 from service.catalog import ranking
@@ -17,12 +17,8 @@ from service.catalog.searches import TakenError, delete_search, find_search, lis
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
-reading = APIRouter(
-    dependencies=[Depends(allow("read"))], responses=document(401, 403, 429), tags=["searches"]
-)
-labelling = APIRouter(
-    dependencies=[Depends(allow("label"))], responses=document(401, 403, 429), tags=["searches"]
-)
+reading = router_for("read", "searches")
+labelling = router_for("label", "searches")
 
 Name = Annotated[str, Path(pattern=NAME, examples=["bright-quasars"])]
 

@@ -26,6 +26,7 @@ from service.catalog.ranking import chosen_models, finish_rows, flat, select_row
 from service.catalog.registry import find_models, list_models
 from service.catalog.schema import failures, objects, scores
 from service.catalog.statements import json_keys
+from service.catalog.tables import arrow_schema, fits_table
 
 ROWS_AT_ONCE = 10_000
 FORMATS = {
@@ -141,7 +142,7 @@ def _export_hats(
             for source, row in zip(part, finish_rows(part, fractions), strict=True)
         )
         try:
-            n = write_hats(unfinished, _arrow_schema(columns), rows, pixels)
+            n = write_hats(unfinished, arrow_schema(columns), rows, pixels)
             if out.exists():
                 old = out.with_name(f".{out.stem}.{uuid.uuid4().hex[:8]}")
                 out.rename(old)
@@ -185,7 +186,7 @@ def check_ending(out: Path) -> None:
 
 
 def _write(out: Path, columns: Sequence[Column], batches: Rows) -> int:
-    write = {"parquet": _write_parquet, "csv": _write_csv, "fits": _write_table, "votable": _write_table}
+    write = {"parquet": _write_parquet, "csv": _write_csv, "fits": _write_fits, "votable": _write_votable}
     # Written beside its place and then moved, so that nobody meets half a file.
     unfinished = out.with_name(f".{out.stem}.{uuid.uuid4().hex[:8]}{out.suffix}")
     try:
@@ -221,7 +222,7 @@ def _write_parquet(out: Path, columns: Sequence[Column], batches: Rows) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = _arrow_schema(columns)
+    schema = arrow_schema(columns)
     n = 0
     with pq.ParquetWriter(out, schema, compression="zstd") as writer:
         for rows in batches:
@@ -230,77 +231,41 @@ def _write_parquet(out: Path, columns: Sequence[Column], batches: Rows) -> int:
     return n
 
 
-def _arrow_schema(columns: Sequence[Column]) -> Any:
-    import pyarrow as pa
-
-    types = {
-        "text": pa.string(),
-        "float": pa.float64(),
-        "int": pa.int64(),
-        "time": pa.timestamp("us", tz="UTC"),
-    }
-    return pa.schema(
-        [
-            pa.field(
-                c.name, types[c.type], metadata={"unit": c.unit, "ucd": c.ucd, "description": c.description}
-            )
-            for c in columns
-        ]
-    )
+def _write_fits(out: Path, columns: Sequence[Column], batches: Rows) -> int:
+    values = _by_column(columns, batches)
+    fits_table(columns, values).writeto(out)
+    return len(values[0])
 
 
-def _write_table(out: Path, columns: Sequence[Column], batches: Rows) -> int:
-    """FITS or VOTable through an astropy table; nulls are NaN in float columns and empty in text."""
-    import numpy as np
+def _write_votable(out: Path, columns: Sequence[Column], batches: Rows) -> int:
+    """Through an astropy table; nulls are NaN in columns of numbers and empty in text."""
+    from astropy.io.votable import from_table
     from astropy.table import Column as TableColumn
     from astropy.table import Table
 
-    form = FORMATS[out.suffix.lower()]
-    values: dict[str, list[Any]] = {column.name: [] for column in columns}
-    for rows in batches:
-        for row in rows:
-            for name, listed in values.items():
-                listed.append(row.get(name))
     table = Table()
-    for column in columns:
-        listed = values[column.name]
+    for column, listed in zip(columns, _by_column(columns, batches), strict=True):
         data: Any
         if column.type == "float":
             data = np.array([math.nan if value is None else value for value in listed], dtype=np.float64)
         elif column.type == "int":
             data = np.array(listed, dtype=np.int64)
         else:
-            data = np.array([_text(value, form) for value in listed], dtype=np.str_)
-        table[column.name] = TableColumn(
-            data, unit=column.unit or None, description=column.description, meta={"ucd": column.ucd}
-        )
-    if form == "votable":
-        _write_votable(table, columns, out)
-    else:
-        _write_fits(table, columns, out)
-    return len(table)
-
-
-def _text(value: Any, form: str) -> str:
-    text = "" if value is None else _iso(value) if isinstance(value, datetime) else str(value)
-    # A FITS table holds printable ASCII only (FITS standard 4.0, section 7.3.3.1).
-    return text.encode("ascii", "backslashreplace").decode() if form == "fits" else text
-
-
-def _write_votable(table: Any, columns: Sequence[Column], out: Path) -> None:
-    from astropy.io.votable import from_table
-
+            texts = ("" if v is None else _iso(v) if isinstance(v, datetime) else str(v) for v in listed)
+            data = np.array(list(texts), dtype=np.str_)
+        unit = column.unit or None
+        table[column.name] = TableColumn(data, unit=unit, description=column.description)
     document = from_table(table)
     for field, column in zip(document.get_first_table().fields, columns, strict=True):
         field.ucd = column.ucd
     document.to_xml(str(out))
+    return len(table)
 
 
-def _write_fits(table: Any, columns: Sequence[Column], out: Path) -> None:
-    from astropy.io import fits
-
-    hdu = fits.table_to_hdu(table)
-    for i, column in enumerate(columns, 1):
-        hdu.header[f"TUCD{i}"] = column.ucd
-        hdu.header[f"TCOMM{i}"] = column.description
-    hdu.writeto(out)
+def _by_column(columns: Sequence[Column], batches: Rows) -> list[list[Any]]:
+    values: list[list[Any]] = [[] for _ in columns]
+    for rows in batches:
+        for row in rows:
+            for column, listed in zip(columns, values, strict=True):
+                listed.append(row.get(column.name))
+    return values

@@ -11,17 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
 from service.catalog.columns import Column
+from service.catalog.tables import arrow_schema, fits_table
 from service.vo.errors import VoError
 from service.vo.execute import Result
 from service.vo.tap_schema import ARRAYSIZES, VOTABLE_TYPES, XTYPES
 from service.vo.votable import MEDIA_TYPE, SERIALIZATIONS, VERSION, VERSIONS, iso, whole, write_votable
-
-MISSING_INT = -(2**63)
-"""What stands for NULL in FITS columns of whole numbers, which cannot be empty."""
-
 
 VOTABLES = {
     "votable": None,
@@ -135,33 +130,11 @@ def _finite(value: Any) -> Any:
 def _fits(result: Result) -> bytes:
     from astropy.io import fits
 
-    columns = []
-    for i, (name, column) in enumerate(zip(unique_names(result.columns), result.columns, strict=True)):
-        values = [row[i] for row in result.rows]
-        data: np.ndarray
-        if column.type == "float":
-            form = "D"
-            data = np.array([math.nan if v is None else v for v in values], dtype=np.float64)
-        elif column.type in ("int", "short"):
-            form = "K"
-            data = np.array([MISSING_INT if v is None else whole(v) for v in values], dtype=np.int64)
-        else:
-            # A FITS table holds printable ASCII only (FITS standard 4.0, section 7.3.3.1).
-            texts = ["" if v is None else str(_plain(v)) for v in values]
-            ascii_only = [text.encode("ascii", "backslashreplace") for text in texts]
-            data = np.array(ascii_only or [b""], dtype=np.bytes_)[: len(values)]
-            form = f"{max(1, data.dtype.itemsize)}A"
-        null = {"null": MISSING_INT} if form == "K" else {}
-        columns.append(fits.Column(name=name, format=form, array=data, unit=column.unit or None, **null))
-    hdu = fits.BinTableHDU.from_columns(columns)
-    for i, column in enumerate(result.columns, 1):
-        for key, value in (("TUCD", column.ucd), ("TCOMM", column.description)):
-            if value:
-                hdu.header[f"{key}{i}"] = value.encode("ascii", "replace").decode()
+    table = fits_table(result.columns, _by_column(result), unique_names(result.columns))
     if result.overflow:
-        hdu.header["OVERFLOW"] = (True, "there are more rows than MAXREC let through")
+        table.header["OVERFLOW"] = (True, "there are more rows than MAXREC let through")
     out = io.BytesIO()
-    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(out)
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(out)
     return out.getvalue()
 
 
@@ -169,25 +142,23 @@ def _parquet(result: Result) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {
-        "text": pa.string(),
-        "float": pa.float64(),
-        "int": pa.int64(),
-        "short": pa.int32(),
-        "time": pa.timestamp("us", tz="UTC"),
-    }
-    fields, arrays = [], []
-    for i, (name, column) in enumerate(zip(unique_names(result.columns), result.columns, strict=True)):
-        kept = {"unit": column.unit, "ucd": column.ucd, "description": column.description}
-        fields.append(pa.field(name, types[column.type], metadata=kept))
-        values = [row[i] for row in result.rows]
-        if column.type in ("int", "short"):
-            values = [None if value is None else whole(value) for value in values]
-        arrays.append(pa.array(values, types[column.type]))
-    schema = pa.schema(fields, metadata={"overflow": str(result.overflow).lower()})
+    schema = arrow_schema(result.columns, unique_names(result.columns))
+    schema = schema.with_metadata({"overflow": str(result.overflow).lower()})
+    arrays = [pa.array(values, kind) for values, kind in zip(_by_column(result), schema.types, strict=True)]
     out = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), out, compression="zstd")
     return out.getvalue()
+
+
+def _by_column(result: Result) -> list[list[Any]]:
+    """The values of each column, whole numbers as such. Raises VoError for one that 64 bits do not hold."""
+    return [
+        [
+            whole(row[i]) if column.type in ("int", "short") and row[i] is not None else row[i]
+            for row in result.rows
+        ]
+        for i, column in enumerate(result.columns)
+    ]
 
 
 FORMATS = (
