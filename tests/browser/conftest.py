@@ -24,9 +24,11 @@ import uvicorn
 from models.explanation import Explanation, ImageWindow, SpectralWindow
 from service.api import make_api
 from service.catalog.engine import open_catalog
+from service.catalog.labels import labels_now
 from service.catalog.registry import register_model
 from service.catalog.rows import ModelRow, RejectedRow, ScoredRow
 from service.catalog.runs import finish_if_complete, open_run
+from service.catalog.schema import labels, objects
 from service.catalog.writer import write_batch
 from service.settings import Settings
 
@@ -228,3 +230,32 @@ def look(chromium: Any, request: pytest.FixtureRequest) -> Iterator[Callable[...
         context.close()
         assert looking.hosts <= {looking.address.removeprefix("http://")}, looking.hosts
         assert looking.errors == []
+
+
+def said(engine: sa.Engine, *object_ids: str) -> list[tuple[str, str, str]]:
+    return [(row["object_id"], row["label"], row["by"]) for row in labels_now(engine, object_ids)]
+
+
+def history(engine: sa.Engine) -> list[tuple[str, str]]:
+    wanted = sa.select(objects.c.object_id, labels.c.label).join(labels, labels.c.object_id == objects.c.id)
+    with engine.connect() as connection:
+        return [(row.object_id, row.label) for row in connection.execute(wanted.order_by(labels.c.id))]
+
+
+def drawn(looking: Looking, selector: str) -> None:
+    """Wait until the first such canvas shows more than one colour."""
+    looking.until(
+        """(selector) => {
+          const canvas = document.querySelector(selector);
+          if (!canvas) return false;
+          const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+          return new Set(new Uint32Array(data.buffer)).size > 3;
+        }""",
+        selector,
+    )
+
+
+def shown(tab: Looking, n: int) -> list[str]:
+    """Wait for ``n`` cards, and say whose they are."""
+    tab.until(f"document.querySelectorAll('#cards:not([aria-busy]) .card:not(.ghost)').length === {n}")
+    return tab.page.evaluate("[...document.querySelectorAll('.card')].map((card) => card.row.object_id)")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import re
-import threading
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,13 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.catalog.export import export_rows
-from service.vo.errors import TooSlowError, VoError
-from service.vo.execute import Reader, Stopper
+from service.vo.errors import VoError
+from service.vo.execute import Reader
 from service.vo.tables import public_tables
 from service.vo.tap_schema import with_tap_schema
 from service.vo.translate import translate
 from service.vo.vosi import EXAMPLES
-from tests.service.vo.conftest import POSITIONS
 
 Ask = Callable[..., list[tuple[Any, ...]]]
 
@@ -270,118 +266,6 @@ def test_rows_are_those_of_an_export(reader: Reader, filled: sa.Engine, tmp_path
             else:
                 assert text == ("" if mine[name] is None else str(mine[name])), name
     assert any(row["lens_fraction"] for row in wanted)
-
-
-@pytest.mark.parametrize(
-    ("ra", "dec", "radius"),
-    [
-        (0, 0, 0.001), (0, 0, 1), (359.9999, 0, 0.0001), (10, 90, 0.06), (200, 90, 0.04), (77, -90, 1), (10, 20, 0),
-        (10, 20, 180), (180, 0, 90), (180, 0, 179.99995), (0, -30, 0.44), (0, 89.95, 0.11), (0, 0, 90),
-    ],
-)  # fmt: skip
-def test_cones_are_exact(ask: Ask, apart: Any, ra: float, dec: float, radius: float) -> None:
-    wanted = [float(i) for i, place in enumerate(POSITIONS) if apart(place, (ra, dec)) <= radius + 1e-12]
-    circle = f"CIRCLE('ICRS', {ra}, {dec}, {radius})"
-    from_scores = "FROM peculiar.scores WHERE kind = 'spectrum' AND"
-    index = f"SELECT score {from_scores} CONTAINS(POINT('ICRS', ra, dec), {circle}) = 1 ORDER BY score"
-    assert ask(index) == [(score,) for score in wanted]
-    arithmetic = f"SELECT score {from_scores} CONTAINS(POINT(ra + 0, dec), {circle}) = 1 ORDER BY score"
-    assert ask(arithmetic) == [(score,) for score in wanted]
-    crossing = f"SELECT score {from_scores} 1 = INTERSECTS({circle}, POINT(ra, dec)) ORDER BY score"
-    assert ask(crossing) == [(score,) for score in wanted]
-    outside = f"SELECT COUNT(*) {from_scores} CONTAINS(POINT(ra, dec), {circle}) = 0"
-    assert ask(outside) == [(12 - len(wanted),)]
-
-
-def test_distances_and_circles(ask: Ask, apart: Any) -> None:
-    found = ask(
-        "SELECT score, DISTANCE(POINT(ra, dec), POINT(10, 20)), DISTANCE(ra, dec, 10, 20) FROM peculiar.scores "
-        "WHERE kind = 'spectrum' AND ra IS NOT NULL ORDER BY score"
-    )
-    for (_, by_points, by_numbers), place in zip(found, POSITIONS, strict=True):
-        assert by_points == pytest.approx(apart(place, (10, 20)), abs=1e-9)
-        assert by_points == by_numbers
-    pairs = ask(
-        "SELECT COUNT(*) FROM peculiar.objects a JOIN peculiar.objects b ON a.object_key < b.object_key AND "
-        "CONTAINS(POINT(a.ra, a.dec), CIRCLE(b.ra, b.dec, 0.12)) = 1 WHERE a.kind = 'spectrum' AND b.kind = 'spectrum'"
-    )
-    near = [
-        (a, b) for i, a in enumerate(POSITIONS) for b in POSITIONS[i + 1 :] if apart(a, b) <= 0.12
-    ]  # fmt: skip
-    assert pairs == [(len(near),)]
-    within = "CONTAINS(CIRCLE(ra, dec, 1), CIRCLE(0, 0, {}))"
-    assert ask(f"SELECT COUNT(*) FROM peculiar.objects WHERE {within.format(1.00005)} = 1") == [(1,)]
-    assert ask(f"SELECT COUNT(*) FROM peculiar.objects WHERE {within.format(0.5)} = 1") == [(0,)]
-    nobody = ask("SELECT CONTAINS(POINT(ra, dec), CIRCLE(0, 0, 9)) FROM peculiar.scores WHERE ra IS NULL")
-    assert nobody == [(None,)]
-    assert ask(
-        "SELECT COORD1(POINT(ra, dec)), COORD2(POINT(ra, dec)) FROM peculiar.scores WHERE score = 10"
-    ) == [(10.0, 20.0)]
-
-
-def test_maxrec_and_top(reader: Reader) -> None:
-    query = "SELECT {} score FROM peculiar.scores ORDER BY score"
-    for top, maxrec, rows, overflow in (
-        ("", 100, 14, False), ("", 14, 14, False), ("", 13, 13, True), ("", 0, 0, True), ("TOP 5", 100, 5, False),
-        ("TOP 5", 5, 5, False), ("TOP 5", 4, 4, True), ("TOP 0", 5, 0, False),
-    ):  # fmt: skip
-        result = reader.run(query.format(top), maxrec, 30)
-        assert (len(result.rows), result.overflow) == (rows, overflow), (top, maxrec)
-
-
-def test_nothing_can_be_written(reader: Reader) -> None:
-    for statement in ("DELETE FROM labels", "CREATE TABLE t (a int)", "UPDATE scores SET score = 0"):
-        with reader.engine.connect() as connection, pytest.raises(sa.exc.DBAPIError) as error:
-            connection.execute(sa.text(statement))
-        assert "read" in str(error.value)
-
-
-def test_the_role_of_the_guide_is_enough(reader: Reader) -> None:
-    """As docs/vo.md says to make it."""
-    if reader.engine.dialect.name != "postgresql":
-        pytest.skip("SQLite has no roles")
-    guide = (Path(__file__).parents[3] / "docs" / "vo.md").read_text()
-    granted = re.search(r"GRANT SELECT ON (.*) TO peculiar_vo;", guide)
-    assert granted is not None
-    role, owner = (
-        f"vo_{uuid.uuid4().hex[:8]}",
-        sa.create_engine(reader.engine.url, isolation_level="AUTOCOMMIT"),
-    )
-    with owner.connect() as connection:
-        connection.execute(sa.text(f"CREATE ROLE {role} LOGIN"))
-        connection.execute(sa.text(f"GRANT SELECT ON {granted[1]} TO {role}"))
-        limited = Reader(reader.engine.url.set(username=role).render_as_string(hide_password=False))
-        try:
-            for name in reader.tables():
-                limited.run(f"SELECT * FROM {name}", 5, 30)
-            with (
-                limited.engine.connect() as secret,
-                pytest.raises(sa.exc.DBAPIError, match="permission denied"),
-            ):
-                secret.execute(sa.text("SELECT * FROM api_keys"))
-        finally:
-            limited.dispose()
-            connection.execute(sa.text(f"DROP OWNED BY {role}"))
-            connection.execute(sa.text(f"DROP ROLE {role}"))
-    owner.dispose()
-
-
-LONG = "SELECT COUNT(*) FROM " + ", ".join(f"TAP_SCHEMA.columns t{i}" for i in range(10))
-
-
-def test_a_query_that_takes_too_long_is_ended(reader: Reader) -> None:
-    with pytest.raises(TooSlowError, match=r"longer than 0\.2 s"):
-        reader.run(LONG, 10, 0.2)
-    assert reader.run("SELECT COUNT(*) FROM peculiar.models", 10, 30).rows == [(2,)]
-
-
-def test_a_query_can_be_stopped(reader: Reader) -> None:
-    stopper = Stopper()
-    timer = threading.Timer(0.2, stopper.stop)
-    timer.start()
-    with pytest.raises(TooSlowError, match="stopped"):
-        reader.run(LONG, 10, 60, stopper)
-    timer.join()
 
 
 WORDS = [
