@@ -247,8 +247,7 @@ def nearest_latents(engine: sa.Engine) -> dict[str, Callable[[], Any]]:
     """Neighbours as a service finds them, and the search for latents alone; prints the recall of pgvector's index."""
     rng = np.random.default_rng(4)
     connection = engine.connect()
-    with engine.connect() as other:
-        latents = Latents.of(*map(np.concatenate, zip(*read_latents(other, MODEL), strict=True)))
+    latents = Latents.of(*map(np.concatenate, zip(*read_latents(engine, MODEL), strict=True)))
     start = time.perf_counter()
     vectors.prepare(engine)
     cache = LatentCache(engine)

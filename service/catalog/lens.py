@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -92,22 +91,26 @@ def lens_fractions(connection: sa.Connection, model_ids: Sequence[str]) -> dict[
 
 
 def expected_lens_fractions(
-    rows: Sequence[Any], fractions: dict[str, dict[int, LensFraction]]
+    rows: Sequence[tuple[str, int, bytes | None]], fractions: dict[str, dict[int, LensFraction]]
 ) -> list[float | None]:
-    """The expected lens fraction of rows with ``model``, ``cluster``, ``responsibilities`` (float32 bytes).
+    """The expected lens fraction of rows of model, cluster and responsibilities (float32).
 
     Σ_k r_k f_k / Σ_k r_k over the labelled clusters k; None where the row's own cluster has no labels, since
     the others say little about it.
     """
-    expected: list[float | None] = []
-    for row in rows:
-        known = fractions.get(row["model"], {})
-        if row["cluster"] not in known or row["responsibilities"] is None:
-            expected.append(None)
+    expected: list[float | None] = [None] * len(rows)
+    for model, known in fractions.items():
+        shares = {
+            i: share
+            for i, (of, cluster, share) in enumerate(rows)
+            if cluster in known and of == model and share is not None
+        }
+        if not shares:
             continue
-        r = np.frombuffer(row["responsibilities"], dtype="<f4").astype(float)
-        labelled = [k for k in known if k < len(r)]
-        weight = r[labelled].sum()
+        r = np.frombuffer(b"".join(shares.values()), dtype="<f4").reshape(len(shares), -1).astype(float)
+        labelled = [k for k in known if k < r.shape[1]]
         mean = np.array([known[k].mean for k in labelled])
-        expected.append(float(r[labelled] @ mean / weight) if weight > 0 else None)
+        r = r[:, labelled]
+        for i, lens, weight in zip(shares, (r @ mean).tolist(), r.sum(axis=1).tolist(), strict=True):
+            expected[i] = lens / weight if weight > 0 else None
     return expected

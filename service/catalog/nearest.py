@@ -86,7 +86,7 @@ class Latents:
 def scan(connection: sa.Connection, model_id: str, latent: np.ndarray, k: int) -> Nearest:
     """The ``k`` nearest, with every latent of the model read from the database."""
     best: Nearest = {}
-    for ids, values in read_latents(connection, model_id):
+    for ids, values in read_latents(connection.engine, model_id):
         best |= Latents.of(ids, values).nearest(latent, k)
         best = dict(sorted(best.items(), key=lambda item: (item[1], item[0]))[:k])
     return best
@@ -154,7 +154,7 @@ class LatentCache:
             except sa.exc.DBAPIError as error:  # an account that may only read
                 logger.warning("new latents of %s do not come into the index: %s", model_id, error)
             return self._keep(model_id, partial(vectors.nearest, model_id), written)
-        parts = list(read_latents(connection, model_id))
+        parts = list(read_latents(connection.engine, model_id))
         ids, values = (np.concatenate(part) for part in zip(*parts, strict=True))
         latents = Latents.of(ids, values)
         return self._keep(model_id, lambda connection, latent, k: latents.nearest(latent, k), written)
@@ -179,13 +179,14 @@ def _last_written(connection: sa.Connection) -> datetime | None:
     return connection.scalar(sa.select(sa.func.max(stage_seconds.c.last_at)))
 
 
-def read_latents(connection: sa.Connection, model_id: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def read_latents(engine: sa.Engine, model_id: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Observation ids (m,) and latents (m, L), some at a time."""
     wanted = sa.select(embeddings.c.observation_id, embeddings.c.latent).where(
         embeddings.c.model_id == model_id
     )
-    result = connection.execute(wanted, execution_options={"yield_per": ROWS_AT_ONCE})
-    for part in result.partitions():
-        ids, latents = zip(*part, strict=True)
-        values = np.frombuffer(b"".join(latents), dtype="<f4").reshape(len(ids), -1)
-        yield np.array(ids, dtype=np.int64), values
+    with engine.connect().execution_options(binary=True) as connection:
+        result = connection.execute(wanted, execution_options={"yield_per": ROWS_AT_ONCE})
+        for part in result.partitions():
+            ids, latents = zip(*part, strict=True)
+            values = np.frombuffer(b"".join(latents), dtype="<f4").reshape(len(ids), -1)
+            yield np.array(ids, dtype=np.int64), values
