@@ -56,34 +56,31 @@ def lens_fractions(connection: sa.Connection, model_ids: Sequence[str]) -> dict[
     said_again = sa.exists().where(
         newer.c.by == labels.c.by, newer.c.object_id == labels.c.object_id, newer.c.id > labels.c.id
     )
+    newest = sa.func.row_number().over(
+        partition_by=[scores.c.model_id, labels.c.id], order_by=scores.c.observation_id.desc()
+    )
     votes = (
-        sa.select(labels.c.object_id, labels.c.label)
-        .where(labels.c.label.in_([LENS, *NOT_LENS]), ~said_again)
-        .subquery()
-    )
-    latest = sa.func.row_number().over(
-        partition_by=[scores.c.model_id, observations.c.object_id], order_by=scores.c.observation_id.desc()
-    )
-    placed = (
-        sa.select(scores.c.model_id, scores.c.cluster, observations.c.object_id, latest.label("rank"))
-        .join(observations, observations.c.id == scores.c.observation_id)
+        sa.select(scores.c.model_id, scores.c.cluster, labels.c.label, newest.label("rank"))
+        .select_from(labels)
+        .join(observations, observations.c.object_id == labels.c.object_id)
+        .join(scores, scores.c.observation_id == observations.c.id)
         .where(
-            scores.c.model_id.in_(model_ids),
+            labels.c.label.in_([LENS, *NOT_LENS]),
+            ~said_again,
             observations.c.superseded.is_(False),
-            observations.c.object_id.in_(sa.select(votes.c.object_id)),
+            scores.c.model_id.in_(model_ids),
         )
         .subquery()
     )
     counted = (
         sa.select(
-            placed.c.model_id,
-            placed.c.cluster,
+            votes.c.model_id,
+            votes.c.cluster,
             sa.func.count().label("n_labelled"),
             sa.func.sum(sa.case((votes.c.label == LENS, 1), else_=0)).label("n_lens"),
         )
-        .join(votes, votes.c.object_id == placed.c.object_id)
-        .where(placed.c.rank == 1)
-        .group_by(placed.c.model_id, placed.c.cluster)
+        .where(votes.c.rank == 1)
+        .group_by(votes.c.model_id, votes.c.cluster)
     )
     for model_id, cluster, n_labelled, n_lens in connection.execute(counted):
         found[model_id][cluster] = LensFraction(n_labelled, n_lens)
