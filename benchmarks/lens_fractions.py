@@ -160,10 +160,7 @@ def halves(
         )
         for k in np.unique(cluster[labelled])
     }
-    rows = [
-        {"model": MODEL, "cluster": int(cluster[i]), "responsibilities": some[i].astype("<f4").tobytes()}
-        for i in other
-    ]
+    rows = [(MODEL, int(cluster[i]), some[i].astype("<f4").tobytes()) for i in other]
     expected = expected_lens_fractions(rows, {MODEL: fractions})
     known = [k for k, value in enumerate(expected) if value is not None]
     return np.array([expected[k] for k in known], float), other[known], fractions

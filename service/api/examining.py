@@ -86,7 +86,8 @@ def _examined(
     k: int,
     picture: bool,
 ) -> Examined:
-    models = {entry["kind"]: entry["id"] for entry in ranked_models(state.engine, kind, model)}
+    with state.engine.connect() as connection:
+        models = {entry["kind"]: entry["id"] for entry in ranked_models(connection, kind, model)}
     row = examine(content, name, models)
     if isinstance(row, RejectedRow):
         raise ProblemError(422, row.reason + (f" ({row.detail})" if row.detail else ""))

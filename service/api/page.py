@@ -250,7 +250,8 @@ class _Files(StaticFiles):
 
 def _atlas(request: Request, model: str | None, kind: str | None) -> tuple[dict[str, Any], maps.Atlas]:
     """The one model that is meant, and its atlas. Raises NotFoundError and CatalogError."""
-    found = ranked_models(request.app.state.engine, kind, model)
+    with request.app.state.engine.connect() as connection:
+        found = ranked_models(connection, kind, model)
     if not found:
         raise NotFoundError("no model has scored anything yet")
     if len(found) > 1:

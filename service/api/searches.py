@@ -58,7 +58,7 @@ def save(request: Request, new: NewSearch) -> SavedSearch:
     """Keep a search under a name. One that could not be run is refused."""
     engine = request.app.state.engine
     with engine.connect() as connection:
-        ranking.chosen_models(engine, connection, filters_of(new.query))
+        ranking.chosen_models(connection, filters_of(new.query))
     query = new.query.model_dump(mode="json", exclude_defaults=True)
     try:
         return SavedSearch.model_validate(save_search(engine, new.name, new.by, query))

@@ -68,7 +68,7 @@ def export_outliers(engine: sa.Engine, out: Path, filters: Filters, limit: int |
     """
     check_ending(out)
     with engine.connect() as connection:
-        ids = chosen_models(engine, connection, filters)
+        ids = chosen_models(connection, filters)
         fractions = lens_fractions(connection, ids)
         return _write(out, _columns(connection, ids), _ranked(connection, filters, ids, fractions, limit))
 
@@ -111,7 +111,7 @@ def _finished(
     connection: sa.Connection, wanted: sa.Select[Any], fractions: dict[str, dict[int, LensFraction]]
 ) -> Rows:
     result = connection.execute(wanted, execution_options={"yield_per": ROWS_AT_ONCE})
-    return ([flat(row) for row in finish_rows(part, fractions)] for part in result.mappings().partitions())
+    return ([flat(row) for row in finish_rows(part, fractions)] for part in result.partitions())
 
 
 def _export_hats(
@@ -135,9 +135,9 @@ def _export_hats(
         pixels = partitions(np.sort(read))
         if not pixels:
             raise CatalogError("no row has a position, and HATS is partitioned by position")
-        result = connection.execute(ordered.execution_options(yield_per=ROWS_AT_ONCE)).mappings()
+        result = connection.execute(ordered.execution_options(yield_per=ROWS_AT_ONCE))
         rows = (
-            (source["healpix29"], flat(row))
+            (source.healpix29, flat(row))
             for part in result.partitions()
             for source, row in zip(part, finish_rows(part, fractions), strict=True)
         )

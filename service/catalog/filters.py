@@ -90,7 +90,10 @@ class Filters:
                 )
 
     def conditions(self, fractions: dict[int, LensFraction]) -> list[sa.ColumnElement[bool]]:
-        """For one model, with the lens fractions of its clusters; rows that fit them are still to be ``accept``-ed."""
+        """On ``scores`` and ``observations``, for one model with the lens fractions of its clusters.
+
+        Rows that fit them are still to be ``accept``-ed.
+        """
         s, o = scores.c, observations.c
         given: list[tuple[Any, Callable[[Any, Any], Any], Any]] = [
             (o.night, eq, self.night),
@@ -123,11 +126,11 @@ class Filters:
         if self.search is not None:
             called = objects.alias("called")
             found = sa.select(called.c.id).where(called.c.object_id.icontains(self.search, autoescape=True))
-            wanted.append(objects.c.id.in_(found))
+            wanted.append(o.object_id.in_(found))
         if self.cone is not None:
-            wanted.append(in_cone(self.cone))
+            wanted.append(in_cone(self.cone, o.object_id))
         if self.polygon is not None:
-            wanted.append(in_polygon(self.polygon))
+            wanted.append(in_polygon(self.polygon, o.object_id))
         if self.among is not None:
             wanted.append(s.observation_id.in_(self.among))
         return wanted
@@ -147,9 +150,9 @@ class Filters:
         wanted: list[sa.ColumnElement[bool]] = []
         if self.label is not None:
             said = sa.select(labels.c.object_id).where(newest_label(normalised(self.label)))
-            wanted.append(objects.c.id.in_(said))
+            wanted.append(observations.c.object_id.in_(said))
         if self.labelled is not None:
-            some = objects.c.id.in_(sa.select(labels.c.object_id).where(newest_label()))
+            some = observations.c.object_id.in_(sa.select(labels.c.object_id).where(newest_label()))
             wanted.append(some if self.labelled else ~some)
         return wanted
 

@@ -115,8 +115,8 @@ def ranges_of(pixels: np.ndarray, order: int) -> list[tuple[int, int]]:
     return [(int(start) << shift, int(end) << shift) for start, end in zip(starts, ends, strict=True)]
 
 
-def in_cone(cone: Cone, key: sa.ColumnElement[int] = objects.c.id) -> sa.ColumnElement[bool]:
-    """The condition on ``objects``, or on a column of their numbers: an indexed covering, then the exact distance.
+def in_cone(cone: Cone, key: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """The condition on a column of objects' numbers: an indexed covering, then the exact distance.
 
     Two unit vectors at angle θ lie 2 sin(θ/2) apart, so |v − c|² ≤ (2 sin(r/2))².
     """

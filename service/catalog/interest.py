@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from service.catalog.engine import CatalogError
+from service.catalog.engine import CatalogError, reading
 from service.catalog.filters import Filters
 from service.catalog.labels import ORDINARY, WITHDRAWN
 from service.catalog.lens import lens_fractions
-from service.catalog.ranking import chosen_models, finish_rows, outliers, select_rows
+from service.catalog.ranking import chosen_models, finish_rows, outliers, rows_of, select_rows
 from service.catalog.schema import clean, embeddings, labels, observations, scores
 from service.catalog.statements import chunks
 from service.catalog.tokens import make_token, read_token
@@ -53,8 +53,8 @@ def outliers_for(
     on as such. Raises CatalogError where the filters leave several models, and what ``ranking.outliers`` raises.
     """
     after = _read_token(token)
-    with engine.connect() as connection:
-        models = chosen_models(engine, connection, filters)
+    with reading(engine) as connection:
+        models = chosen_models(connection, filters)
         if len(models) > 1:
             raise CatalogError("labels change the ranking of one model: say which kind or model is meant")
         if not models:
@@ -129,7 +129,7 @@ def _ranked(connection: sa.Connection, filters: Filters, model: str, said: list[
     candidates = candidates.order_by(scores.c.score.desc(), scores.c.observation_id).limit(CANDIDATES)
     found = list(connection.execute(candidates.with_only_columns(*wanted_columns)))
     if filters.refines:  # whole rows decide
-        raw = connection.execute(candidates).mappings().all()
+        raw = connection.execute(candidates).all()
         fit = [filters.accept(row) for row in finish_rows(raw, fractions)]
         found = [row for row, accepted in zip(found, fit, strict=True) if accepted]
     n = len(found)
@@ -165,12 +165,11 @@ def _place(ranked: list[_Ranked], after: tuple[int, float, int]) -> int:
 
 
 def _rows(connection: sa.Connection, model: str, page: list[_Ranked]) -> list[dict[str, Any]]:
-    ids = [one.observation_id for one in page]
-    wanted = select_rows().where(scores.c.model_id == model, scores.c.observation_id.in_(ids))
-    raw = {row["observation_id"]: row for row in connection.execute(wanted).mappings()}
-    kept = [one for one in page if one.observation_id in raw]
-    finished = finish_rows([raw[one.observation_id] for one in kept], lens_fractions(connection, [model]))
-    return [row | {"interest": one.interest} for row, one in zip(finished, kept, strict=True)]
+    fractions = lens_fractions(connection, [model])
+    rows = rows_of(connection, model, [one.observation_id for one in page], fractions)
+    return [
+        rows[one.observation_id] | {"interest": one.interest} for one in page if one.observation_id in rows
+    ]
 
 
 def _make_token(label_id: int, last: _Ranked) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -57,34 +56,31 @@ def lens_fractions(connection: sa.Connection, model_ids: Sequence[str]) -> dict[
     said_again = sa.exists().where(
         newer.c.by == labels.c.by, newer.c.object_id == labels.c.object_id, newer.c.id > labels.c.id
     )
+    newest = sa.func.row_number().over(
+        partition_by=[scores.c.model_id, labels.c.id], order_by=scores.c.observation_id.desc()
+    )
     votes = (
-        sa.select(labels.c.object_id, labels.c.label)
-        .where(labels.c.label.in_([LENS, *NOT_LENS]), ~said_again)
-        .subquery()
-    )
-    latest = sa.func.row_number().over(
-        partition_by=[scores.c.model_id, observations.c.object_id], order_by=scores.c.observation_id.desc()
-    )
-    placed = (
-        sa.select(scores.c.model_id, scores.c.cluster, observations.c.object_id, latest.label("rank"))
-        .join(observations, observations.c.id == scores.c.observation_id)
+        sa.select(scores.c.model_id, scores.c.cluster, labels.c.label, newest.label("rank"))
+        .select_from(labels)
+        .join(observations, observations.c.object_id == labels.c.object_id)
+        .join(scores, scores.c.observation_id == observations.c.id)
         .where(
-            scores.c.model_id.in_(model_ids),
+            labels.c.label.in_([LENS, *NOT_LENS]),
+            ~said_again,
             observations.c.superseded.is_(False),
-            observations.c.object_id.in_(sa.select(votes.c.object_id)),
+            scores.c.model_id.in_(model_ids),
         )
         .subquery()
     )
     counted = (
         sa.select(
-            placed.c.model_id,
-            placed.c.cluster,
+            votes.c.model_id,
+            votes.c.cluster,
             sa.func.count().label("n_labelled"),
             sa.func.sum(sa.case((votes.c.label == LENS, 1), else_=0)).label("n_lens"),
         )
-        .join(votes, votes.c.object_id == placed.c.object_id)
-        .where(placed.c.rank == 1)
-        .group_by(placed.c.model_id, placed.c.cluster)
+        .where(votes.c.rank == 1)
+        .group_by(votes.c.model_id, votes.c.cluster)
     )
     for model_id, cluster, n_labelled, n_lens in connection.execute(counted):
         found[model_id][cluster] = LensFraction(n_labelled, n_lens)
@@ -92,22 +88,26 @@ def lens_fractions(connection: sa.Connection, model_ids: Sequence[str]) -> dict[
 
 
 def expected_lens_fractions(
-    rows: Sequence[Any], fractions: dict[str, dict[int, LensFraction]]
+    rows: Sequence[tuple[str, int, bytes | None]], fractions: dict[str, dict[int, LensFraction]]
 ) -> list[float | None]:
-    """The expected lens fraction of rows with ``model``, ``cluster``, ``responsibilities`` (float32 bytes).
+    """The expected lens fraction of rows of model, cluster and responsibilities (float32).
 
     Σ_k r_k f_k / Σ_k r_k over the labelled clusters k; None where the row's own cluster has no labels, since
     the others say little about it.
     """
-    expected: list[float | None] = []
-    for row in rows:
-        known = fractions.get(row["model"], {})
-        if row["cluster"] not in known or row["responsibilities"] is None:
-            expected.append(None)
+    expected: list[float | None] = [None] * len(rows)
+    for model, known in fractions.items():
+        shares = {
+            i: share
+            for i, (of, cluster, share) in enumerate(rows)
+            if cluster in known and of == model and share is not None
+        }
+        if not shares:
             continue
-        r = np.frombuffer(row["responsibilities"], dtype="<f4").astype(float)
-        labelled = [k for k in known if k < len(r)]
-        weight = r[labelled].sum()
+        r = np.frombuffer(b"".join(shares.values()), dtype="<f4").reshape(len(shares), -1).astype(float)
+        labelled = [k for k in known if k < r.shape[1]]
         mean = np.array([known[k].mean for k in labelled])
-        expected.append(float(r[labelled] @ mean / weight) if weight > 0 else None)
+        r = r[:, labelled]
+        for i, lens, weight in zip(shares, (r @ mean).tolist(), r.sum(axis=1).tolist(), strict=True):
+            expected[i] = lens / weight if weight > 0 else None
     return expected

@@ -30,7 +30,8 @@ MOST_MODELS = 4
 """Kept in memory at a time; a million latents of 24 dimensions take 110 MB."""
 MAX_AGE_S = 60.0
 """For which latents in memory may lack what was written since."""
-BLOCK = 256
+PIECE = 32_768
+"""Latents compared at a time: what is computed of them stays in the processor's cache."""
 ROUNDING = 1e-5
 """Bound on the relative error of a float32 sum of a few hundred products."""
 
@@ -45,36 +46,35 @@ class Latents:
     ids: np.ndarray
     """(n,) int64, observation ids"""
     values: np.ndarray
-    """(n, L) float32"""
+    """(n, L) float32, each dimension in one piece of memory: the product reads them twice as fast"""
     norms: np.ndarray
     """(n,) float32, a little less than |x|²"""
 
     @classmethod
     def of(cls, ids: np.ndarray, values: np.ndarray) -> Latents:
         norms = np.einsum("ij,ij->i", values, values) * np.float32(1 - ROUNDING)
-        return cls(ids, values, norms)
+        return cls(ids, np.asfortranarray(values), norms)
 
     def nearest(self, latent: np.ndarray, k: int) -> Nearest:
-        """Exact, with one matrix-vector product in float32 and distances in float64 of what that cannot rule out.
+        """Exact, with a matrix-vector product in float32 and distances in float64 of what that cannot rule out.
 
-        |x − q|² = |x|² − 2 x·q + |q|². The nearest of each of k blocks are k points, so the k nearest of all lie no
-        farther than the farthest of those; every x whose lower bound is within that is measured.
+        |x − q|² = |x|² − 2 x·q + |q|². Of those seen so far, the k with the least lower bounds are k points, so the k
+        nearest of all lie no farther than the farthest of those; what is farther by its lower bound is forgotten.
         """
-        if len(self.ids) <= max(k, BLOCK) * 4:
-            return self._measured(np.arange(len(self.ids)), latent, k)
-        low = self.norms - self.values @ np.asarray(2 * latent, np.float32)
-        n_blocks = len(low) // BLOCK
-        k = min(k, len(low))
-        if n_blocks > 2 * k:
-            least = low[: n_blocks * BLOCK].reshape(n_blocks, BLOCK).min(axis=1)
-            blocks = np.argpartition(least, k)[:k]
-            some = blocks * BLOCK + low[: n_blocks * BLOCK].reshape(n_blocks, BLOCK)[blocks].argmin(axis=1)
-        else:
-            some = np.argpartition(low, k - 1)[:k]
-        reach = max(self._measured(some, latent, k).values())
+        twice = np.asarray(2 * latent, np.float32)
         squared = float(np.square(latent.astype(float)).sum())
-        bound = reach**2 * (1 + ROUNDING) - squared * (1 - 4 * ROUNDING)
-        return self._measured(np.flatnonzero(low <= bound), latent, k)
+        rows, lows, bound = np.empty(0, np.int64), np.empty(0, np.float32), np.inf
+        for start in range(0, len(self.ids), PIECE):
+            piece = slice(start, start + PIECE)
+            low = self.norms[piece] - self.values[piece] @ twice
+            near = np.flatnonzero(low <= bound)
+            rows, lows = np.append(rows, near + start), np.append(lows, low[near])
+            if len(rows) > 4 * k:
+                some = rows[np.argpartition(lows, k - 1)[:k]]
+                reach = max(self._measured(some, latent, k).values())
+                bound = reach**2 * (1 + ROUNDING) - squared * (1 - 4 * ROUNDING)
+                rows, lows = rows[lows <= bound], lows[lows <= bound]
+        return self._measured(rows, latent, k)
 
     def _measured(self, rows: np.ndarray, latent: np.ndarray, k: int) -> Nearest:
         distance = np.sqrt(np.square(self.values[rows].astype(float) - latent).sum(axis=1))
@@ -86,7 +86,7 @@ class Latents:
 def scan(connection: sa.Connection, model_id: str, latent: np.ndarray, k: int) -> Nearest:
     """The ``k`` nearest, with every latent of the model read from the database."""
     best: Nearest = {}
-    for ids, values in read_latents(connection, model_id):
+    for ids, values in read_latents(connection.engine, model_id):
         best |= Latents.of(ids, values).nearest(latent, k)
         best = dict(sorted(best.items(), key=lambda item: (item[1], item[0]))[:k])
     return best
@@ -154,7 +154,7 @@ class LatentCache:
             except sa.exc.DBAPIError as error:  # an account that may only read
                 logger.warning("new latents of %s do not come into the index: %s", model_id, error)
             return self._keep(model_id, partial(vectors.nearest, model_id), written)
-        parts = list(read_latents(connection, model_id))
+        parts = list(read_latents(connection.engine, model_id))
         ids, values = (np.concatenate(part) for part in zip(*parts, strict=True))
         latents = Latents.of(ids, values)
         return self._keep(model_id, lambda connection, latent, k: latents.nearest(latent, k), written)
@@ -179,13 +179,14 @@ def _last_written(connection: sa.Connection) -> datetime | None:
     return connection.scalar(sa.select(sa.func.max(stage_seconds.c.last_at)))
 
 
-def read_latents(connection: sa.Connection, model_id: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def read_latents(engine: sa.Engine, model_id: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Observation ids (m,) and latents (m, L), some at a time."""
     wanted = sa.select(embeddings.c.observation_id, embeddings.c.latent).where(
         embeddings.c.model_id == model_id
     )
-    result = connection.execute(wanted, execution_options={"yield_per": ROWS_AT_ONCE})
-    for part in result.partitions():
-        ids, latents = zip(*part, strict=True)
-        values = np.frombuffer(b"".join(latents), dtype="<f4").reshape(len(ids), -1)
-        yield np.array(ids, dtype=np.int64), values
+    with engine.connect().execution_options(binary=True) as connection:
+        result = connection.execute(wanted, execution_options={"yield_per": ROWS_AT_ONCE})
+        for part in result.partitions():
+            ids, latents = zip(*part, strict=True)
+            values = np.frombuffer(b"".join(latents), dtype="<f4").reshape(len(ids), -1)
+            yield np.array(ids, dtype=np.int64), values

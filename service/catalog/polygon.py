@@ -102,8 +102,8 @@ class Polygon:
         return ranges_of(pixels[near], order)
 
 
-def in_polygon(polygon: Polygon) -> sa.ColumnElement[bool]:
-    """The condition on ``objects``: an indexed covering, then the side of each edge."""
+def in_polygon(polygon: Polygon, key: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """The condition on a column of objects' numbers: an indexed covering, then the side of each edge."""
     near = objects.alias("near_polygon")
     column = near.c
     ranges = [sa.and_(column.healpix29 >= low, column.healpix29 < high) for low, high in polygon.ranges()]
@@ -111,4 +111,4 @@ def in_polygon(polygon: Polygon) -> sa.ColumnElement[bool]:
         column.x * float(a) + column.y * float(b) + column.z * float(c) >= -4e-16
         for a, b, c in polygon.normals
     ]
-    return objects.c.id.in_(sa.select(column.id).where(sa.or_(sa.false(), *ranges), *sides))
+    return key.in_(sa.select(column.id).where(sa.or_(sa.false(), *ranges), *sides))

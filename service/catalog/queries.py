@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 
 from service.catalog.drift import flagged
-from service.catalog.engine import CatalogError, NotFoundError
+from service.catalog.engine import CatalogError, NotFoundError, reading
 from service.catalog.labels import newest_label
 from service.catalog.lens import LENS, lens_fractions
 from service.catalog.nearest import LatentCache, scan
-from service.catalog.ranking import finish_rows, select_rows
+from service.catalog.ranking import finish_rows, rows_of, select_rows
 from service.catalog.registry import ranked_models
 from service.catalog.runs import STATUSES, counts
 from service.catalog.schema import (
@@ -69,14 +70,12 @@ def one_object(
 
     Raises NotFoundError or AmbiguousError.
     """
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         found = find_object(connection, object_id, kind, survey)
         mine = observations.c.object_id == found["id"]
         seen = sa.select(observations).where(mine).order_by(observations.c.id.desc())
-        raw = (
-            connection.execute(select_rows().where(mine).order_by(scores.c.scored_at.desc())).mappings().all()
-        )
-        fractions = lens_fractions(connection, sorted({row["model"] for row in raw}))
+        raw = connection.execute(select_rows().where(mine).order_by(scores.c.scored_at.desc())).all()
+        fractions = lens_fractions(connection, sorted({row.model for row in raw}))
         said = sa.select(labels).where(labels.c.object_id == found["id"]).order_by(labels.c.id)
         return {
             **{name: found[name] for name in ("object_id", "kind", "survey", "ra", "dec")},
@@ -104,7 +103,7 @@ def explained(
 
     ``model`` is an id or a name. Raises NotFoundError or AmbiguousError.
     """
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         found = find_object(connection, object_id, kind, survey)
         s, x = scores.c, explanations.c
         wanted = (
@@ -139,9 +138,9 @@ def neighbours(
     was observed several times is taken at its newest observation, and is not its own neighbour.
     Raises NotFoundError where the object, or its score under the model, is not in the catalog.
     """
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         found = find_object(connection, object_id, kind, survey)
-        chosen = ranked_models(engine, found["kind"], model)
+        chosen = ranked_models(connection, found["kind"], model)
         if not chosen:
             raise NotFoundError(f"no model has scored {object_id!r} yet")
         model_id = chosen[0]["id"]
@@ -154,14 +153,14 @@ def neighbours(
         here = connection.scalar(mine.order_by(embeddings.c.observation_id.desc()).limit(1))
         if here is None:
             raise NotFoundError(f"{model_id} has not scored {object_id!r}")
-        return _near(connection, model_id, np.frombuffer(here, dtype="<f4"), k, found["id"], cache)
+        return _near(connection, model_id, np.frombuffer(here, dtype="<f4"), k, _identity(found), cache)
 
 
 def neighbours_of(
     engine: sa.Engine, model_id: str, latent: np.ndarray, k: int, cache: LatentCache | None = None
 ) -> list[dict[str, Any]]:
     """The ``k`` observations nearest to a latent of a model, (L,), as ``neighbours`` gives them."""
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         return _near(connection, model_id, latent, k, None, cache)
 
 
@@ -170,25 +169,27 @@ def _near(
     model_id: str,
     latent: np.ndarray,
     k: int,
-    leave_out: int | None,
+    leave_out: tuple[str, str, str] | None,
     cache: LatentCache | None,
 ) -> list[dict[str, Any]]:
     """Rows of the ``k`` nearest current observations of other objects than ``leave_out``."""
+    fractions = lens_fractions(connection, [model_id])
     n = k + MARGIN
     while True:
         nearest = (cache.nearest if cache else scan)(connection, model_id, latent, n)
-        wanted = select_rows().where(scores.c.model_id == model_id, scores.c.observation_id.in_(nearest))
-        if leave_out is not None:
-            wanted = wanted.where(objects.c.id != leave_out)
-        raw = connection.execute(wanted).mappings().all()
-        if len(raw) >= k or len(nearest) < n:
-            break
+        rows = rows_of(connection, model_id, nearest, fractions)
+        near = [
+            row | {"distance": nearest[observation_id]}
+            for observation_id, row in rows.items()
+            if _identity(row) != leave_out
+        ]
+        if len(near) >= k or len(nearest) < n:
+            return sorted(near, key=lambda row: (row["distance"], row["path"]))[:k]
         n *= 4  # many of them are of this object, or no longer current
-    rows = finish_rows(raw, lens_fractions(connection, [model_id]))
-    near = [
-        row | {"distance": nearest[source["observation_id"]]} for row, source in zip(rows, raw, strict=True)
-    ]
-    return sorted(near, key=lambda row: (row["distance"], row["path"]))[:k]
+
+
+def _identity(row: Mapping[str, Any] | sa.RowMapping) -> tuple[str, str, str]:
+    return row["kind"], row["survey"], row["object_id"]
 
 
 def list_clusters(engine: sa.Engine, model: str | None = None) -> list[dict[str, Any]]:
@@ -198,8 +199,8 @@ def list_clusters(engine: sa.Engine, model: str | None = None) -> list[dict[str,
     (``lens_fraction_low``, ``lens_fraction_high``) are None for a cluster without labels.
     """
     listed = []
-    chosen = ranked_models(engine, name=model)
-    with engine.connect() as connection:
+    with reading(engine) as connection:
+        chosen = ranked_models(connection, name=model)
         fractions = lens_fractions(connection, [entry["id"] for entry in chosen])
         for entry in chosen:
             in_model = scores.c.model_id == entry["id"]
@@ -257,10 +258,10 @@ def cluster_card(engine: sa.Engine, cluster: int, model: str | None, limit: int)
             observations.c.object_id.in_(sa.select(labels.c.object_id).where(newest_label(LENS)))
         ),
     }
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         fractions = lens_fractions(connection, [card["model"]])
         lists = {
-            name: finish_rows(connection.execute(wanted.limit(limit)).mappings(), fractions)
+            name: finish_rows(connection.execute(wanted.limit(limit)).all(), fractions)
             for name, wanted in chosen.items()
         }
         said: dict[tuple[str, str], list[str]] = {}
@@ -285,14 +286,14 @@ def list_runs(engine: sa.Engine, limit: int = 10, before: int | None = None) -> 
     wanted = sa.select(runs).order_by(runs.c.id.desc()).limit(limit)
     if before is not None:
         wanted = wanted.where(runs.c.id < before)
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         found = connection.execute(wanted).mappings().all()
     return [_with_counts(engine, row) for row in found]
 
 
 def one_run(engine: sa.Engine, run_id: int) -> dict[str, Any]:
     """One run with its counts as of now. Raises NotFoundError."""
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         found = connection.execute(sa.select(runs).where(runs.c.id == run_id)).mappings().one_or_none()
     if found is None:
         raise NotFoundError(f"there is no run {run_id} in the catalog")
@@ -313,7 +314,7 @@ def status(engine: sa.Engine, n_runs: int = 10) -> dict[str, Any]:
     """Figures of the whole catalog: objects, scores, failures by reason, the last runs."""
     number = sa.func.count().label("n")
     reasons = sa.select(failures.c.reason, number).group_by(failures.c.reason).order_by(number.desc())
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         figures = {
             "objects": connection.execute(sa.select(number).select_from(objects)).scalar_one(),
             "scores": connection.execute(sa.select(number).select_from(scores)).scalar_one(),

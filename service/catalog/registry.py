@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.catalog.bulk import Upsert
-from service.catalog.engine import CatalogError, NotFoundError, writing
+from service.catalog.engine import CatalogError, NotFoundError, reading, writing
 from service.catalog.rows import ModelRow
 from service.catalog.schema import clusters, models, promotions, scores
 from service.catalog.statements import finite_json
@@ -82,7 +82,7 @@ def roll_back(engine: sa.Engine, kind: str, by: str) -> tuple[str, str]:
 
 def list_promotions(engine: sa.Engine) -> list[dict[str, Any]]:
     """The whole history of what was in force, the newest first."""
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         found = connection.execute(sa.select(promotions).order_by(promotions.c.id.desc())).mappings()
         return [dict(row) for row in found]
 
@@ -102,13 +102,19 @@ def holders(connection: sa.Connection) -> dict[str, str]:
 
 def list_models(engine: sa.Engine, kind: str | None = None) -> list[dict[str, Any]]:
     """All models, the newest first, with the columns of the table but ``reference``, and ``in_force``."""
-    columns = [column for column in models.c if column.name != "reference"]
-    wanted = sa.select(*columns).order_by(models.c.created_at.desc(), models.c.id)
+    wanted = _select([column for column in models.c if column.name != "reference"], kind)
+    with reading(engine) as connection:
+        return [dict(row) for row in connection.execute(wanted).mappings()]
+
+
+def _select(columns: list[sa.Column[Any]], kind: str | None = None) -> sa.Select[Any]:
+    """These columns of the models and ``in_force``, the newest first."""
+    last = sa.select(sa.func.max(promotions.c.id)).where(HOLDING).group_by(promotions.c.kind)
+    held = sa.select(promotions.c.model_id).where(promotions.c.id.in_(last))
+    wanted = sa.select(*columns, models.c.id.in_(held).label("in_force"))
     if kind is not None:
         wanted = wanted.where(models.c.kind == kind)
-    with engine.connect() as connection:
-        held = set(holders(connection).values())
-        return [dict(row) | {"in_force": row["id"] in held} for row in connection.execute(wanted).mappings()]
+    return wanted.order_by(models.c.created_at.desc(), models.c.id)
 
 
 def find_models(engine: sa.Engine, name: str, kind: str | None = None) -> list[dict[str, Any]]:
@@ -116,7 +122,10 @@ def find_models(engine: sa.Engine, name: str, kind: str | None = None) -> list[d
 
     Raises NotFoundError, listing what there is, where none fits.
     """
-    listed = list_models(engine)
+    return _named(list_models(engine), name, kind)
+
+
+def _named(listed: list[dict[str, Any]], name: str, kind: str | None) -> list[dict[str, Any]]:
     found = [model for model in listed if name in (model["id"], model["name"])]
     if not found:
         known = ", ".join(model["id"] for model in listed) or "none yet: train one with `peculiar train KIND`"
@@ -135,19 +144,24 @@ def newest_by_kind(listed: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def models_in_force(engine: sa.Engine) -> dict[str, str]:
     """The id of the model in force by kind."""
-    with engine.connect() as connection:
+    with reading(engine) as connection:
         return holders(connection)
 
 
 def ranked_models(
-    engine: sa.Engine, kind: str | None = None, name: str | None = None
+    connection: sa.Connection, kind: str | None = None, name: str | None = None
 ) -> list[dict[str, Any]]:
     """The models whose scores are meant: those named, or else of each kind the one in force where it has scores,
-    and otherwise the newest that has."""
+    and otherwise the newest that has; ``id``, ``name``, ``kind``, ``smallest_p`` and ``in_force`` of each.
+
+    Every page of a ranking begins with this, so it is one question without the models' large columns.
+    Raises NotFoundError as ``find_models``.
+    """
+    m = models.c
+    wanted = _select([m.id, m.name, m.kind, m.smallest_p], None if name is not None else kind)
+    if name is None:
+        wanted = wanted.where(sa.exists().where(scores.c.model_id == m.id))
+    listed = [dict(row) for row in connection.execute(wanted).mappings()]
     if name is not None:
-        return find_models(engine, name, kind)
-    has_scores = sa.exists().where(scores.c.model_id == models.c.id)
-    with engine.connect() as connection:
-        used = set(connection.scalars(sa.select(models.c.id).where(has_scores)))
-    listed = [model for model in list_models(engine, kind) if model["id"] in used]
+        return _named(listed, name, kind)
     return newest_by_kind(sorted(listed, key=lambda model: not model["in_force"]))

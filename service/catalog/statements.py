@@ -30,6 +30,16 @@ def json_keys(connection: sa.Connection, column: sa.ColumnElement[Any]) -> Any:
     return sa.func.json_each(column).table_valued("key", name="keys")
 
 
+def one_of(connection: sa.Connection, column: sa.Column[int], ids: Sequence[int]) -> sa.ColumnElement[bool]:
+    """Whether a column is one of these whole numbers, which PostgreSQL takes as one parameter.
+
+    So the statement is the same for any number of them, and the server keeps the plan that it once made.
+    """
+    if connection.dialect.name == "postgresql":
+        return column == sa.any_(sa.literal(list(ids), postgresql.ARRAY(sa.BigInteger)))
+    return column.in_(ids)
+
+
 def rows_as_json(connection: sa.Connection, rows: Sequence[Sequence[str | int | None]]) -> sa.Subquery:
     """A table of rows that travels as one parameter, with its columns c0, c1, … as text.
 

@@ -95,7 +95,7 @@ def nearest(model_id: str, connection: sa.Connection, latent: np.ndarray, k: int
         sa.text("CAST(:asked AS vector)")
     )
     wanted = sa.select(v.observation_id, sa.cast(v.latent, sa.Text)).where(mine).order_by(distance).limit(k)
-    connection.execute(sa.text(f"SET LOCAL hnsw.ef_search = {min(max(EFFORT, 2 * k), 1000)}"))
+    connection.execute(sa.text(f"SET hnsw.ef_search = {min(max(EFFORT, 2 * k), 1000)}"))
     found: Sequence[Any] = connection.execute(wanted, {"asked": asked}).all()
     there = np.array([text.strip("[]").split(",") for _, text in found], dtype=np.float32)
     apart = np.sqrt(np.square(there.reshape(len(found), -1).astype(float) - latent).sum(axis=1))

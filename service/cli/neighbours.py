@@ -63,7 +63,8 @@ def _of_file(
     from workers.examination import Examiner, ModelMissingError
     from workers.tasks import load_bundle
 
-    models = {entry["kind"]: entry["id"] for entry in ranked_models(engine, kind, model)}
+    with engine.connect() as connection:
+        models = {entry["kind"]: entry["id"] for entry in ranked_models(connection, kind, model)}
     try:
         row = Examiner(functools.partial(load_bundle, settings))(path.read_bytes(), str(path), models)
     except ModelMissingError as error:

@@ -98,8 +98,8 @@ def command(
         **others,
     )
     with engine.connect() as connection:
-        chosen_models(engine, connection, wanted)  # says what cannot be, of all models together
-    models = ranked_models(engine, kind, model)
+        chosen_models(connection, wanted)  # says what cannot be, of all models together
+        models = ranked_models(connection, kind, model)
     found = []
     for entry in models:
         of_model = replace(wanted, model=entry["id"])

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from service.catalog import ranking
 from service.catalog.columns import NAMES
-from service.catalog.engine import CatalogError, NotFoundError
+from service.catalog.engine import CatalogError, NotFoundError, reading
 from service.catalog.ranking import Filters, flat, outliers
 from service.catalog.runs import finish_if_complete
 from service.catalog.writer import write_batch
@@ -110,6 +111,42 @@ def test_superseded_observations_are_not_ranked(
     write_batch(engine, run, [make_row(1, sha256="a", score=5.0)], [])
     write_batch(engine, run, [make_row(1, sha256="b", score=4.0)], [])
     assert [row["score"] for row in outliers(engine, Filters(), 10).rows] == [4.0]
+
+
+def test_what_is_superseded_between_the_two_questions_is_left_out(
+    filled: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [row["path"] for row in outliers(filled, Filters(model="sdss"), 3).rows]
+    rows_of = ranking.rows_of
+
+    def after_a_write(*arguments: Any) -> dict[int, dict[str, Any]]:
+        return {id_: row for id_, row in rows_of(*arguments).items() if row["path"] != expected[1]}
+
+    monkeypatch.setattr(ranking, "rows_of", after_a_write)
+    assert [row["path"] for row in outliers(filled, Filters(model="sdss"), 2).rows] == [
+        expected[0],
+        expected[2],
+    ]
+
+
+def test_a_page_takes_four_questions(filled: sa.Engine) -> None:
+    asked: list[str] = []
+    sa.event.listen(filled, "before_cursor_execute", lambda *event: asked.append(event[2]))
+    for filters in (Filters(model="sdss"), Filters(kind="spectrum"), Filters(model="sdss", cluster=1)):
+        asked.clear()
+        outliers(filled, filters, 5)
+        assert len([statement for statement in asked if statement != "BEGIN"]) == 4, asked
+
+
+def test_the_server_keeps_the_plan_of_the_rows(filled: sa.Engine) -> None:
+    if filled.dialect.name != "postgresql":
+        pytest.skip("SQLite plans each time")
+    token = None
+    for _ in range(12):
+        token = outliers(filled, Filters(model="sdss"), 2, token).next
+    plans = "SELECT generic_plans FROM pg_prepared_statements WHERE statement LIKE '%= ANY%'"
+    with reading(filled) as connection:
+        assert connection.execute(sa.text(plans)).scalar_one() > 0
 
 
 NOT_TOKENS = ["", "x", "bnVsbA", "WzEsMiwzXQ", "W05hTiwgMSwgIm0iXQ", "é", "[1.0, 2, 'm']"]

@@ -29,6 +29,11 @@ def row(model_id: str, kind: str = "spectrum") -> ModelRow:
     return ModelRow(model_id, model_id.split("@")[0], kind, f"/models/{model_id}", 100, 0.01, [1.0])
 
 
+def ranked(engine: sa.Engine) -> list[str]:
+    with engine.connect() as connection:
+        return [model["id"] for model in ranked_models(connection)]
+
+
 def test_the_first_of_a_kind_is_in_force_and_later_ones_wait(
     engine: sa.Engine, models: dict[str, str]
 ) -> None:
@@ -69,11 +74,11 @@ def test_rankings_are_of_the_model_in_force_once_it_has_scores(
 ) -> None:
     write_batch(engine, run, [make_row(1)], [])
     register_model(engine, row(NEW), promote=True)
-    assert [m["id"] for m in ranked_models(engine)] == [OLD]
+    assert ranked(engine) == [OLD]
     write_batch(engine, run, [make_row(1, model=NEW)], [])
-    assert [m["id"] for m in ranked_models(engine)] == [NEW]
+    assert ranked(engine) == [NEW]
     roll_back(engine, "spectrum", "ann")
-    assert [m["id"] for m in ranked_models(engine)] == [OLD]
+    assert ranked(engine) == [OLD]
 
 
 def test_models_on_the_command_line(engine: sa.Engine, models: dict[str, str], catalog_url: str) -> None:
