@@ -14,6 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
+from service.catalog.schema import CleanText, clean_or_none
+
 Columns = Mapping[str, Sequence[Any]]
 """Values by column, all of one length."""
 Expressions = dict[str, sa.ColumnElement[Any]]
@@ -85,12 +87,15 @@ class Upsert:
 
 def _converters(table: sa.Table, names: tuple[str, ...], dialect: sa.Dialect) -> list[Any]:
     """What turns a Python value into the driver's, by column; None where they are the same, as for bytes."""
-    return [
-        None
-        if isinstance(table.c[name].type, sa.LargeBinary)
-        else table.c[name].type.dialect_impl(dialect).bind_processor(dialect)
-        for name in names
-    ]
+
+    def converter(kind: sa.types.TypeEngine[Any]) -> Any:
+        if isinstance(kind, sa.LargeBinary):
+            return None
+        if isinstance(kind, CleanText):  # most columns; SQLAlchemy's way there takes twice as long
+            return clean_or_none
+        return kind.dialect_impl(dialect).bind_processor(dialect)
+
+    return [converter(table.c[name].type) for name in names]
 
 
 def _copy(

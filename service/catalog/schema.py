@@ -21,6 +21,10 @@ def clean(text: str) -> str:
     return text.replace("\x00", "").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def clean_or_none(text: str | None) -> str | None:
+    return None if text is None else clean(text)
+
+
 class CleanText(TypeDecorator[str]):
     """Text that any database takes.
 
@@ -31,7 +35,7 @@ class CleanText(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
-        return None if value is None else clean(value)
+        return clean_or_none(value)
 
 
 class UTCDateTime(TypeDecorator[datetime]):
