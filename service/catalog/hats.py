@@ -9,13 +9,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from peculiar import __version__
 from service.catalog.healpix import ORDER
 
 INDEX = "_healpix_29"
@@ -131,7 +131,7 @@ def _write_properties(folder: Path, n: int, pixels: list[Pixel], most: int) -> N
         "hats_max_rows": most,
         "hats_estsize": size // 1024,
         "moc_sky_fraction": f"{sky:.5f}",
-        "hats_builder": f"peculiar {__version__}",
+        "hats_builder": f"peculiar {version('peculiar')}",
         "hats_creation_date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MUTC"),
         "hats_version": "v1.0",
     }
