@@ -62,16 +62,19 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
     options = parser.parse_args()
-    costs = {}
-    for kind in options.kinds:
-        scorer, batch = prepare(kind, torch.device("cpu"), options.batch)
-        torch.set_num_threads(1)
-        keep_freed_memory()
-        scorer.score(batch)
-        costs[kind] = cost_of_steps(functools.partial(scorer.score, batch), options.seconds, len(batch))
+    costs = {kind: measured(kind, options.batch, options.seconds) for kind in options.kinds}
     print(f"{'CPU µs an object':22s}" + "".join(f"{kind:>10s}" for kind in options.kinds))
     for step in [*STEPS, "all"]:
         print(f"{step:22s}" + "".join(f"{costs[kind][step]:10.0f}" for kind in options.kinds))
+
+
+def measured(kind: str, n: int, duration: float) -> dict[str, float]:
+    """``cost_of_steps`` of scoring n objects of a kind."""
+    scorer, batch = prepare(kind, torch.device("cpu"), n)
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    scorer.score(batch)
+    return cost_of_steps(lambda: scorer.score(batch), duration, len(batch))
 
 
 def cost_of_steps(call: Callable[[], object], duration: float, n: int) -> dict[str, float]:
