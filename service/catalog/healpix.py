@@ -100,8 +100,10 @@ def cone_ranges(cone: Cone) -> list[tuple[int, int]]:
     wanted = np.log2(BASE_PIXEL_WIDTH / max(cone.radius, 1e-9)) + 1
     order = int(np.clip(np.ceil(wanted), 0, FINEST_CONE_ORDER))
     grid = HEALPix(2**order, order="nested")
-    # The margin makes up for rounding where the cone's edge runs along a pixel's.
-    radius = min(cone.radius + 0.05 * BASE_PIXEL_WIDTH / 2**order, 180.0)
+    # The search looks at pixels' corners: the margin finds those that only the middle of an edge lets into the cone, as
+    # any may be of a cone smaller than its pixel.
+    width = BASE_PIXEL_WIDTH / 2**order
+    radius = min(max(cone.radius + 0.25 * width, width), 180.0)
     pixels = grid.cone_search_lonlat(cone.ra % 360 * u.deg, cone.dec * u.deg, radius * u.deg)
     return ranges_of(pixels, order)
 

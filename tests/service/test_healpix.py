@@ -19,7 +19,8 @@ from service.catalog.ranking import Filters, outliers
 from service.catalog.writer import write_batch
 
 CENTRES = [(0.0, 0.0), (359.9999, 30.0), (123.4, 90.0), (0.0, -90.0), (45.0, 41.8), (180.0, -89.9)]
-RADII = [0.0, 1e-7, 0.001, 0.1, 3.0, 45.0, 90.0, 179.9, 180.0]
+CENTRES += [(110.5, 61.711679291319555)]  # close to the middle of an edge of the finest pixels
+RADII = [0.0, 1e-7, 1e-5, 0.001, 0.1, 3.0, 45.0, 90.0, 179.9, 180.0]
 
 
 def around(ra: float, dec: float, radius: float, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
