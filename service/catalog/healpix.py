@@ -93,24 +93,29 @@ def cone_ranges(cone: Cone) -> list[tuple[int, int]]:
 
     They hold every position of the cone and some around it.
     """
-    from astropy import units as u
-    from astropy_healpix import HEALPix
-
     # Pixels half as wide as the radius: some 20 cover the cone, in about ten ranges.
     wanted = np.log2(BASE_PIXEL_WIDTH / max(cone.radius, 1e-9)) + 1
     order = int(np.clip(np.ceil(wanted), 0, FINEST_CONE_ORDER))
-    grid = HEALPix(2**order, order="nested")
+    return ranges_of(covering(cone, order), order)
+
+
+def covering(cone: Cone, order: int) -> np.ndarray:
+    """Nested pixels of an order, (n,) int64, that hold every position of a cone, and some around it."""
+    from astropy import units as u
+    from astropy_healpix import HEALPix
+
     # The search looks at pixels' corners: the margin finds those that only the middle of an edge lets into the cone, as
     # any may be of a cone smaller than its pixel.
     width = BASE_PIXEL_WIDTH / 2**order
     radius = min(max(cone.radius + 0.25 * width, width), 180.0)
+    grid = HEALPix(2**order, order="nested")
     pixels = grid.cone_search_lonlat(cone.ra % 360 * u.deg, cone.dec * u.deg, radius * u.deg)
-    return ranges_of(pixels, order)
+    return np.asarray(pixels, dtype=np.int64)
 
 
 def ranges_of(pixels: np.ndarray, order: int) -> list[tuple[int, int]]:
     """Half-open ranges of order-29 indices that the nested pixels of an order hold, sorted and disjoint."""
-    pixels = np.sort(pixels.astype(np.int64))
+    pixels = np.sort(pixels)
     starts = pixels[np.flatnonzero(np.diff(pixels, prepend=-2) > 1)]
     ends = pixels[np.flatnonzero(np.diff(pixels, append=np.iinfo(np.int64).max) > 1)] + 1
     shift = 2 * (ORDER - order)

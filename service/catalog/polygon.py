@@ -10,7 +10,14 @@ import numpy as np
 import sqlalchemy as sa
 
 from service.catalog.engine import CatalogError
-from service.catalog.healpix import BASE_PIXEL_WIDTH, FINEST_CONE_ORDER, ranges_of, unit_vectors
+from service.catalog.healpix import (
+    BASE_PIXEL_WIDTH,
+    FINEST_CONE_ORDER,
+    Cone,
+    covering,
+    ranges_of,
+    unit_vectors,
+)
 from service.catalog.schema import objects
 
 MAX_VERTICES = 100
@@ -93,8 +100,7 @@ class Polygon:
         # Farther than this from a pixel's centre lies none of its points (the widest pixels are at the poles).
         reach = BASE_PIXEL_WIDTH / 2**order
         ra, dec = np.degrees(np.arctan2(y, x)), np.degrees(np.arctan2(z, np.hypot(x, y)))
-        around = min(radius + 0.05 * reach, 180.0)
-        pixels = grid.cone_search_lonlat(ra % 360 * u.deg, dec * u.deg, around * u.deg)
+        pixels = covering(Cone(float(ra), float(dec), radius), order)
         lon, lat = (angle.to_value(u.deg) for angle in grid.healpix_to_lonlat(pixels))
         near = (self.normals @ unit_vectors(lon, lat).T).min(axis=0) >= -math.sin(
             math.radians(min(reach, 90))
