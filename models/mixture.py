@@ -78,9 +78,9 @@ class Mixture:
 
 
 def cholesky(matrices: Tensor) -> Tensor:
-    """Lower factors of positive definite matrices (…, L, L), without waiting for a device to say that they were."""
-    factors: Tensor = torch.linalg.cholesky_ex(matrices).L
-    return factors
+    """Lower factors of positive definite matrices (…, L, L), NaN of others: a device is not waited for to ask which."""
+    factors, failed = torch.linalg.cholesky_ex(matrices)
+    return torch.where(failed[..., None, None] > 0, torch.nan, factors)
 
 
 def fit_mixture(
@@ -107,7 +107,7 @@ def fit_mixture(
     With neither noise nor prior this is scikit-learn's ``GaussianMixture`` to rounding.
 
     Raises:
-        ValueError: fewer points than components, or non-finite points.
+        ValueError: fewer points than components, non-finite points, or a covariance that is not positive definite.
     """
     n, n_latent = x.shape
     n_components = start.shape[1]
@@ -125,6 +125,8 @@ def fit_mixture(
         expected, spread = _e_step_moments(mixture, x, noise)
         mixture = _m_step(x, responsibility, expected, spread, scatter, prior_strength, reg_covar)
         now = float(log_prob.mean())
+        if not math.isfinite(now):
+            raise ValueError("a covariance of the mixture is not positive definite: raise reg_covar")
         if abs(now - last) < tol:
             return mixture
         last = now

@@ -28,6 +28,19 @@ FIRST_PIECE, LARGEST_PIECE = 500, 20_000
 SEEN = (*NAMES, "parts", "windows")
 """What a row has."""
 CURRENT = observations.c.superseded.is_(False)
+WHOLE = (
+    scores.join(observations)
+    .join(objects, objects.c.id == observations.c.object_id)
+    .outerjoin(
+        embeddings,
+        sa.and_(
+            embeddings.c.observation_id == scores.c.observation_id,
+            embeddings.c.model_id == scores.c.model_id,
+        ),
+    )
+    .outerjoin(drift, sa.and_(drift.c.run_id == scores.c.run_id, drift.c.model_id == scores.c.model_id))
+)
+"""Each score with all that a row takes from other tables."""
 
 Place = tuple[float, int, str]
 """Score, observation and model of a row."""
@@ -129,20 +142,7 @@ def select_rows() -> sa.Select[Any]:
             observations.c.duplicate,
             drift.c.problem,
         )
-        .select_from(
-            scores.join(observations)
-            .join(objects, objects.c.id == observations.c.object_id)
-            .outerjoin(
-                embeddings,
-                sa.and_(
-                    embeddings.c.observation_id == scores.c.observation_id,
-                    embeddings.c.model_id == scores.c.model_id,
-                ),
-            )
-            .outerjoin(
-                drift, sa.and_(drift.c.run_id == scores.c.run_id, drift.c.model_id == scores.c.model_id)
-            )
-        )
+        .select_from(WHOLE)
         .where(CURRENT)
     )
 

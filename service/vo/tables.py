@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from service.catalog.columns import ROW, Column, part_columns
 from service.catalog.labels import newest_label
 from service.catalog.lens import LensFraction, lens_fractions
-from service.catalog.ranking import INSTRUMENT
+from service.catalog.ranking import CURRENT, INSTRUMENT, WHOLE
 from service.catalog.registry import holders
 from service.catalog.schema import (
     clusters,
@@ -100,19 +100,8 @@ def _scores(parts: list[str]) -> Table:
                     for name, column in zip(parts, part_columns(parts), strict=True)
                 ),
             )
-            .join(observations, observations.c.id == scores.c.observation_id)
-            .join(objects, objects.c.id == observations.c.object_id)
-            .outerjoin(
-                embeddings,
-                sa.and_(
-                    embeddings.c.observation_id == scores.c.observation_id,
-                    embeddings.c.model_id == scores.c.model_id,
-                ),
-            )
-            .outerjoin(
-                drift, sa.and_(drift.c.run_id == scores.c.run_id, drift.c.model_id == scores.c.model_id)
-            )
-            .where(observations.c.superseded.is_(False))
+            .select_from(WHOLE)
+            .where(CURRENT)
         )
 
     return Table(

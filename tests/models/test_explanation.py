@@ -60,7 +60,7 @@ def test_there_and_back(kind: str) -> None:
 
 def test_the_grid_is_the_models(scorers: dict[str, Scorer], spectra: Any) -> None:
     explanation = explain(scorers["small"], spectra(1, 4))
-    assert explanation.wavelength == pytest.approx(scorers["small"].preprocessing.wavelength)  # type: ignore[union-attr]
+    assert explanation.wavelength == pytest.approx(scorers["small"].preprocessing.wavelength)  # type: ignore[union-attr]  # of spectra
     with pytest.raises(ValueError, match="no wavelengths"):
         _ = made_up("cutout").wavelength
 

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.mixture import GaussianMixture
 
-from models.mixture import Mixture, choose_mixture, fit_mixture
+from models.mixture import Mixture, cholesky, choose_mixture, fit_mixture
 
 RNG = np.random.default_rng(1)
 CENTRES = np.array([[0, 0, 0], [4, 1, 0], [-2, 3, 2.0]])
@@ -167,6 +167,18 @@ def test_impossible_mixtures_are_refused() -> None:
         fit_mixture(x, torch.ones((2, 3), dtype=torch.float64))
     with pytest.raises(ValueError, match="finite"):
         fit_mixture(x * np.nan, torch.ones((2, 1), dtype=torch.float64))
+    with pytest.raises(ValueError, match="not positive definite: raise reg_covar"):
+        fit_mixture(x, torch.ones((2, 1), dtype=torch.float64), reg_covar=0.0)
+
+
+def test_a_matrix_without_a_factor_is_no_number() -> None:
+    """Rather than the half of a factor that looks like one; its neighbours keep theirs."""
+    good, bad = (
+        torch.eye(3, dtype=torch.float64),
+        torch.diag(torch.tensor([1.0, -1.0, 1.0], dtype=torch.float64)),
+    )
+    factors = cholesky(torch.stack([good, bad, good]))
+    assert factors[1].isnan().all() and torch.equal(factors[0], good) and torch.equal(factors[2], good)
 
 
 def test_an_em_that_stops_early_says_so() -> None:

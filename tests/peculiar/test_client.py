@@ -138,7 +138,7 @@ def test_answers_that_are_problems(client: Client, tmp_path: Path) -> None:
     (tmp_path / "x.gif").write_bytes(b"GIF89a")
     wrong: list[tuple[Callable[[], Any], int, str]] = [
         (lambda: client.outliers(model="nope"), 404, "no model is called 'nope'"),
-        (lambda: client.outliers(colour="red"), 422, "query.colour"),  # type: ignore[call-arg]
+        (lambda: client.outliers(colour="red"), 422, "query.colour"),  # type: ignore[call-arg]  # that is the test
         (lambda: client.object("nope"), 404, "no object 'nope'"),
         (lambda: client.neighbours(tmp_path / "x.gif"), 422, "not a FITS file"),
         (lambda: client.search("nope"), 404, "no search is called 'nope'"),

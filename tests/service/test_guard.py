@@ -110,7 +110,7 @@ def test_on_loopback_keys_may_be_left_out(make_client: Callable[..., TestClient]
 def test_too_many_requests_wait(make_client: Callable[..., TestClient], engine: sa.Engine) -> None:
     ann, bob = add_key(engine, "ann", "read"), add_key(engine, "bob", "read")
     with make_client() as client:
-        client.app.state.rate_limit = RateLimit(2, now=lambda: 0.0)  # type: ignore[attr-defined]
+        client.app.state.rate_limit = RateLimit(2, now=lambda: 0.0)  # type: ignore[attr-defined]  # app is typed as any ASGI
         assert [ask(client, "GET", "/models", ann).status_code for _ in range(3)] == [200, 200, 429]
         refused = ask(client, "GET", "/models", ann)
         assert int(refused.headers["retry-after"]) >= 1

@@ -64,7 +64,7 @@ def test_figures_of_the_catalog(worked: sa.Engine) -> None:
 
 def test_figures_of_the_queue(worked: sa.Engine, settings: Settings, redis_url: str, models: Any) -> None:
     app = make_app(settings.model_copy(update={"broker_url": redis_url}))
-    submit_paths(app, 1, "2026-03-01", models, ["/a", "/b", "/c"], 2)  # type: ignore[arg-type]
+    submit_paths(app, 1, "2026-03-01", models, ["/a", "/b", "/c"], 2)  # type: ignore[arg-type]  # pydantic makes a date of it
     found = scraped(exposition(worked, app))
     assert (found["peculiar_broker_up"], found["peculiar_queue_messages"], found["peculiar_workers"]) == (
         1,

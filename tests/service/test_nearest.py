@@ -165,7 +165,7 @@ def test_pgvector_gives_the_same_answers(pgvector: sa.Engine, make_row: Callable
             assert found == scan(connection, MODEL, values[450], 10)
             few = cache.nearest(connection, names[1], values[7, :3], 5)
             assert few == scan(connection, names[1], values[7, :3], 5)
-        assert cache._kept[MODEL].source.func is vectors.nearest  # type: ignore[attr-defined]
+        assert cache._kept[MODEL].source.func is vectors.nearest  # type: ignore[attr-defined]  # a partial
         # As in a large table, where sorting is dear.
         connection.execute(sa.text("SET LOCAL enable_sort = off"))
         plan = "\n".join(

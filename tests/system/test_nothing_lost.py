@@ -212,7 +212,7 @@ def test_another_program_needs_nothing_but_the_broker(night: Night, until: Any, 
     }
     for _ in range(2):  # twice changes nothing
         night.redis.lpush("peculiar", json.dumps(message))
-        message["properties"]["delivery_tag"] = str(uuid.uuid4())  # type: ignore[index]
+        message["properties"]["delivery_tag"] = str(uuid.uuid4())  # type: ignore[index]  # JSON
     night.program.start_stub()
     until(lambda: night.redis.llen("peculiar") + night.redis.hlen("unacked") == 0, what="an empty queue")
     with night.engine.connect() as connection:

@@ -125,7 +125,7 @@ def test_a_member_with_bad_values_costs_only_itself(pack: Path) -> None:
         file["group0/flux"][3] = np.nan
     found = list(read_all([f"{pack}#{n}" for n in range(4)]))
     assert [type(result) for result in found] == [Rejection, Cutout, Rejection, Spectrum]
-    assert found[0].reason == reasons.BROKEN_PACK  # type: ignore[union-attr]
+    assert found[0].reason == reasons.BROKEN_PACK  # type: ignore[union-attr]  # a rejection
 
 
 def test_an_interrupted_packing_leaves_nothing(originals: list[str], tmp_path: Path) -> None:
